@@ -1,0 +1,198 @@
+"""A shop: one YAML file in ``shops/``, validated so that an error names file, key and reason."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from adloom.errors import UsageError
+from adloom.settings import settings
+
+Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Part):
+    """How raw files reach the landing folder."""
+
+    kind: Literal["files", "open_bandit"]
+    options: dict[str, Any] = {}
+
+
+class Limits(_Part):
+    """Where a run stops or a row is flagged."""
+
+    rejected_share: Share = Field(default=0.01, description="a run stops when more of a table's rows are rejected")
+    impressions_per_user_day: int = Field(
+        default=1000, gt=0, description="beyond it a user's views are invalid traffic"
+    )
+    volume_ratio_warn: float = Field(default=2.0, gt=1, description="day / median of history, or its inverse")
+    volume_ratio_fail: float = Field(default=10.0, gt=1)
+
+
+class Comparison(_Part):
+    """Two arms whose CTR or CR is compared every day from ``started_on`` on, under daily looks."""
+
+    id: Slug
+    dimension: Literal["policy_id", "creative_id"] = "policy_id"
+    arms: tuple[str, str] = Field(description="(reference, challenger)")
+    campaign_id: str | None = None
+    metric: Literal["ctr", "cr"] = "ctr"
+    started_on: date
+    margin: float = Field(default=0.1, gt=0, description="relative difference that still counts as none")
+    intended_shares: tuple[float, float] | None = Field(
+        default=None,
+        description="the split that was meant, for the sample-ratio check; none: not randomised by share",
+    )
+
+    @model_validator(mode="after")
+    def _split_is_whole(self) -> Comparison:
+        if self.arms[0] == self.arms[1]:
+            raise ValueError("arms: name two different arms")
+        if self.intended_shares is not None and abs(sum(self.intended_shares) - 1) > 1e-9:
+            raise ValueError("intended_shares: must sum to 1")
+        return self
+
+
+class Evaluation(_Part):
+    """What counts as evidence."""
+
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    completeness_threshold: Share = Field(default=0.9, description="a CR below it is immature")
+    sample_ratio_p: float = Field(default=1e-3, gt=0, lt=1)
+    retention_days: int = Field(default=400, gt=0, description="days of impressions a verdict may re-read")
+    comparisons: tuple[Comparison, ...] = ()
+
+    @field_validator("comparisons")
+    @classmethod
+    def _ids_differ(cls, value: tuple[Comparison, ...]) -> tuple[Comparison, ...]:
+        ids = [comparison.id for comparison in value]
+        if len(set(ids)) != len(ids):
+            raise ValueError("two comparisons share an id")
+        return value
+
+
+class Strategy(_Part):
+    """How tomorrow's shares are chosen."""
+
+    algorithm: Literal["thompson", "top_two"] = "thompson"
+    holdout_share: float = Field(default=0.05, ge=0, le=0.5)
+    reference_policy: Literal["uniform"] = "uniform"
+    max_share_change: Share = Field(default=0.3, description="cap on a share's change from one day to the next")
+    seed: int = 0
+
+
+class Shop(_Part):
+    """One shop; the single source of what a run needs to know beside its day."""
+
+    id: Slug
+    name: str
+    language: Literal["zh", "en"]
+    time_zone: str
+    source: Source
+    start_day: date = Field(description="the first day the scheduler runs")
+    schedule: str = Field(default="0 3 * * *", description="cron, in the shop's time zone")
+    warehouse_url: str | None = Field(default=None, description="SQLAlchemy URL; default: DuckDB under ADLOOM_HOME")
+    attribution_window_days: int = Field(default=7, ge=1, le=90)
+    lookback_days: int = Field(
+        default=30, ge=1, description="how far back duplicates, impressions and clicks are looked for"
+    )
+    min_segment_users: int = Field(default=50, ge=10)
+    channels: tuple[str, ...] = ()
+    brand_voice: str = ""
+    forbidden_words: tuple[str, ...] = ()
+    ai_label_producer_id: str | None = None
+    approval: Literal["required", "flagged_only", "off"] = "required"
+    unknown_age_is_minor: bool = False
+    daily_budget: float | None = Field(default=None, gt=0)
+    frequency_cap_per_day: int | None = Field(default=None, gt=0)
+    bot_user_agents: str = Field(
+        default=r"(?i)bot|crawler|spider|slurp|headless|python-requests|curl/|wget",
+        description="regular expression; impressions and clicks of such agents are invalid traffic",
+    )
+    limits: Limits = Limits()
+    evaluation: Evaluation = Evaluation()
+    strategy: Strategy = Strategy()
+    simulated: bool = Field(default=False, description="made by a simulator: everything shown says so")
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError(f"{value!r} is not an IANA time zone such as Asia/Shanghai")
+        return value
+
+    @field_validator("bot_user_agents")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        return value
+
+    @model_validator(mode="after")
+    def _lookback_holds_attribution(self) -> Shop:
+        if self.lookback_days < self.attribution_window_days:
+            raise ValueError("lookback_days: must be at least attribution_window_days")
+        return self
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.time_zone)
+
+    @property
+    def home(self) -> Path:
+        """This shop's folder under ``ADLOOM_HOME``; one per shop, so shops never see each other."""
+        return settings().home / "shops" / self.id
+
+    @property
+    def landing(self) -> Path:
+        return self.home / "landing"
+
+    @property
+    def rejected(self) -> Path:
+        return self.home / "rejected"
+
+    @property
+    def published(self) -> Path:
+        return self.home / "published"
+
+
+def shop_ids() -> list[str]:
+    """Ids of every shop file, readable or not, sorted."""
+    return sorted(path.stem for path in settings().shops_dir.glob("*.yml"))
+
+
+def load_shop(shop_id: str) -> Shop:
+    """The validated shop, or a `UsageError` that names file, key and reason."""
+    path = settings().shops_dir / f"{shop_id}.yml"
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", shop_id) or not path.is_file():
+        known = ", ".join(shop_ids()) or "none"
+        raise UsageError(f"there is no shop {shop_id!r} in {settings().shops_dir}", f"known shops: {known}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path.name} is not readable YAML: {error}", "mend the file") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path.name} must hold keys and values", "see docs/for_data_engineers.md")
+    try:
+        shop = Shop.model_validate(content)
+    except ValidationError as error:
+        reasons = "; ".join(
+            f"{'.'.join(str(part) for part in one['loc']) or 'shop'}: {one['msg']}" for one in error.errors()
+        )
+        raise UsageError(f"{path.name}: {reasons}", "mend these keys") from error
+    if shop.id != shop_id:
+        raise UsageError(f"{path.name}: id: is {shop.id!r}", f"name the file {shop.id}.yml or mend the id")
+    return shop

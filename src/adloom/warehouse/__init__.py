@@ -1,0 +1,1 @@
+"""The warehouse: engine, landing contract, loading, ledger, dbt for one day."""

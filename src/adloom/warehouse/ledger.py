@@ -1,0 +1,290 @@
+"""The ledger: what Adloom itself writes down, schema ``adloom``, one SQLAlchemy table each.
+
+Every table is replaced by its key inside one transaction (`replace_rows`), so a second run equals the first.
+``wall_clock`` in a column's ``info`` marks what the clock wrote; content digests leave it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Date,
+    DateTime,
+    Double,
+    Engine,
+    Integer,
+    MetaData,
+    Numeric,
+    Table,
+    Text,
+    and_,
+    text,
+)
+
+SCHEMA = "adloom"
+WALL_CLOCK = {"wall_clock": True}
+MONEY = Numeric(18, 6)
+
+metadata = MetaData(schema=SCHEMA)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("day", Date, primary_key=True, autoincrement=False),
+    Column("status", Text, nullable=False, comment="running | done | failed | stale"),
+    Column("step", Text, comment="the last step that began"),
+    Column("input_digest", Text, comment="digest of every landing manifest up to the day, when the run began"),
+    Column("config_digest", Text, comment="digest of the shop's configuration"),
+    Column("code_version", Text),
+    Column("message", Text, comment="why it failed, or the reason it is stale"),
+    Column("started_at", DateTime, info=WALL_CLOCK),
+    Column("finished_at", DateTime, info=WALL_CLOCK),
+)
+
+landing_files = Table(
+    "landing_files",
+    metadata,
+    Column("known_date", Date, primary_key=True),
+    Column("table_name", Text, primary_key=True),
+    Column("source_file", Text, primary_key=True, comment="name inside the day's folder"),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("mtime_ns", BigInteger, info=WALL_CLOCK, comment="lets an unchanged file skip hashing"),
+    Column("rows_loaded", BigInteger, nullable=False),
+    Column("rows_rejected", BigInteger, nullable=False),
+    Column("unknown_columns", Text, comment="comma-separated; kept in the column extra"),
+    Column("rejected_reason", Text, comment="why the whole file was rejected"),
+    Column("loaded_at", DateTime, info=WALL_CLOCK),
+)
+
+landing_days = Table(
+    "landing_days",
+    metadata,
+    Column("known_date", Date, primary_key=True),
+    Column(
+        "manifest_digest",
+        Text,
+        nullable=False,
+        comment="digest of names, sizes and hashes of the day's files",
+    ),
+    Column(
+        "marts_digest",
+        Text,
+        comment="input digest the marts of this known_date were built from; null: not built",
+    ),
+)
+
+quality_results = Table(
+    "quality_results",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("door", Text, primary_key=True, comment="raw | marts | creatives"),
+    Column("check_id", Text, primary_key=True, comment="table.column.expectation, unique within a door"),
+    Column("table_name", Text, nullable=False),
+    Column("column_name", Text),
+    Column("expectation", Text, nullable=False),
+    Column("severity", Text, nullable=False, comment="fail | warn"),
+    Column("is_passed", Boolean, nullable=False),
+    Column("rows_checked", BigInteger),
+    Column("rows_unexpected", BigInteger),
+    Column("observed", Text),
+    Column("expected", Text),
+)
+
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("window_days", Integer, primary_key=True, comment="1 | 7 | 28, ending at day"),
+    Column("grain", Text, primary_key=True, comment="overall|campaign|policy|creative|segment|creative_segment"),
+    Column("campaign_id", Text, primary_key=True, comment="'' where the grain has no such key"),
+    Column("policy_id", Text, primary_key=True),
+    Column("creative_id", Text, primary_key=True),
+    Column("segment_id", Text, primary_key=True),
+    Column("impressions", BigInteger, nullable=False),
+    Column("clicks", BigInteger, nullable=False),
+    Column("users", BigInteger, comment="distinct users; null where the shop has none"),
+    Column("ctr", Double),
+    Column("ctr_low", Double),
+    Column("ctr_high", Double),
+    Column("ctr_interval", Text, comment="wilson | user_clustered"),
+    Column("cohort_clicks", BigInteger, nullable=False, comment="clicks of the window's click cohorts"),
+    Column("conversions", BigInteger, nullable=False, comment="of those clicks, within the attribution window"),
+    Column("cr", Double, comment="corrected for completeness while immature"),
+    Column("cr_low", Double),
+    Column("cr_high", Double),
+    Column("cr_interval", Text, comment="wilson | user_clustered"),
+    Column("conversions_value", MONEY),
+    Column("cost", MONEY),
+    Column("completeness", Double, comment="share of eventual conversions already known, 0 to 1"),
+    Column("is_mature", Boolean, nullable=False),
+)
+
+delay_curves = Table(
+    "delay_curves",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("lag_days", Integer, primary_key=True, comment="days from click to when a conversion is known"),
+    Column("completeness", Double, nullable=False),
+    Column("conversions", BigInteger, nullable=False, comment="conversions behind the estimate"),
+    Column("clicks", BigInteger, nullable=False, comment="clicks of the cohorts behind it"),
+)
+
+comparison_days = Table(
+    "comparison_days",
+    metadata,
+    Column("comparison", Text, primary_key=True),
+    Column("day", Date, primary_key=True, comment="as of which the row stands; its facts are known by then"),
+    Column("stratum_date", Date, primary_key=True, comment="impression date (CTR) or click date (CR)"),
+    Column("placement", Text, primary_key=True),
+    Column("arm", Text, primary_key=True),
+    Column("trials", BigInteger, nullable=False),
+    Column("successes", BigInteger, nullable=False),
+    Column("users", BigInteger),
+    Column("moments", Text, comment="JSON: sufficient statistics of evaluation.verdicts"),
+)
+
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("comparison", Text, primary_key=True),
+    Column("metric", Text, nullable=False),
+    Column("campaign_id", Text),
+    Column("arm_a", Text, nullable=False, comment="reference"),
+    Column("arm_b", Text, nullable=False, comment="challenger"),
+    Column("started_on", Date, nullable=False),
+    Column("verdict", Text, nullable=False, comment="winner | no_difference | needs_more | split_broken"),
+    Column("winner", Text),
+    Column("trials_a", BigInteger, nullable=False),
+    Column("successes_a", BigInteger, nullable=False),
+    Column("trials_b", BigInteger, nullable=False),
+    Column("successes_b", BigInteger, nullable=False),
+    Column("difference", Double, comment="stratified rate of b minus that of a"),
+    Column("difference_low", Double, comment="confidence sequence: holds at all looks at once"),
+    Column("difference_high", Double),
+    Column("p_value", Double, comment="always valid"),
+    Column("p_adjusted", Double, comment="Holm over the day's comparisons"),
+    Column("sample_ratio_p", Double, comment="null where no split was intended"),
+    Column("needed_more", BigInteger, comment="further trials over both arms, about"),
+    Column("sentence", Text, nullable=False),
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("creative_id", Text, primary_key=True),
+    Column("creative_hash", Text, primary_key=True),
+    Column("decision", Text, nullable=False, comment="approved | rejected"),
+    Column("origin", Text, nullable=False, comment="person | external (already running when first seen)"),
+    Column("decided_on", Date, nullable=False),
+    Column("decided_by", Text),
+    Column("reason", Text),
+)
+
+posteriors = Table(
+    "posteriors",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("segment_id", Text, primary_key=True),
+    Column("placement", Text, primary_key=True),
+    Column("creative_id", Text, primary_key=True),
+    Column("family", Text, nullable=False, comment="what a creative shrinks towards: its campaign"),
+    Column("impressions", BigInteger, nullable=False),
+    Column("clicks", BigInteger, nullable=False),
+    Column("alpha", Double, nullable=False),
+    Column("beta", Double, nullable=False),
+    Column("ctr", Double, nullable=False, comment="posterior mean"),
+    Column("ctr_low", Double, nullable=False),
+    Column("ctr_high", Double, nullable=False),
+    Column("probability_best", Double, nullable=False),
+)
+
+plans = Table(
+    "plans",
+    metadata,
+    Column("plan_id", Text, primary_key=True),
+    Column("valid_from", Date, nullable=False, comment="the first day it is meant for: D+1"),
+    Column("version", Text, nullable=False, comment="ordered as text; a function of day, producer and content"),
+    Column("day", Date, nullable=False, comment="the run that made it"),
+    Column("produced_by", Text, nullable=False),
+    Column("content_digest", Text, nullable=False),
+    Column("algorithm", Text, nullable=False),
+    Column("gate", Text, comment="off-policy gate: not_needed | passed | held | refused"),
+    Column("gate_sentence", Text),
+)
+
+allocations = Table(
+    "allocations",
+    metadata,
+    Column("plan_id", Text, primary_key=True),
+    Column("policy_id", Text, primary_key=True, comment="adaptive | holdout"),
+    Column("segment_id", Text, primary_key=True),
+    Column("placement", Text, primary_key=True),
+    Column("creative_id", Text, primary_key=True),
+    Column("share", Double, nullable=False, comment="tomorrow's propensity"),
+    Column("share_before", Double, comment="share in the plan live on the run's day; null: none"),
+    Column("sentence", Text, comment="why it changed, for a marketer"),
+)
+
+holdout_lift = Table(
+    "holdout_lift",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("window_days", Integer, primary_key=True),
+    Column("adaptive_impressions", BigInteger, nullable=False),
+    Column("adaptive_clicks", BigInteger, nullable=False),
+    Column("holdout_impressions", BigInteger, nullable=False),
+    Column("holdout_clicks", BigInteger, nullable=False),
+    Column("lift", Double, comment="adaptive CTR / holdout CTR − 1; null: not enough data"),
+    Column("lift_low", Double),
+    Column("lift_high", Double),
+    Column("sentence", Text, nullable=False),
+)
+
+off_policy = Table(
+    "off_policy",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("change", Text, primary_key=True, comment="what would change: campaign and old → new policy"),
+    Column("estimator", Text, primary_key=True, comment="snips | doubly_robust"),
+    Column("impressions", BigInteger, nullable=False),
+    Column("clicks", BigInteger, nullable=False),
+    Column("supported_mass", Double, nullable=False),
+    Column("effective_sample_size", Double, nullable=False),
+    Column("largest_weight", Double, nullable=False),
+    Column("old_value", Double),
+    Column("new_value", Double),
+    Column("difference", Double),
+    Column("difference_low", Double),
+    Column("difference_high", Double),
+    Column("decision", Text, nullable=False, comment="passed | held | refused"),
+    Column("sentence", Text, nullable=False),
+)
+
+
+def create_ledger(engine: Engine) -> None:
+    """Create the schema and its tables where they are missing."""
+    with engine.begin() as connection:
+        connection.execute(text(f"create schema if not exists {SCHEMA}"))
+        metadata.create_all(connection, checkfirst=True)
+
+
+def replace_rows(
+    connection: Connection, table: Table, key: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]
+) -> int:
+    """Delete the rows of ``table`` whose columns equal ``key`` and insert ``rows``, in the caller's transaction.
+
+    Returns the number of rows inserted.
+    """
+    connection.execute(table.delete().where(and_(*(table.c[name] == value for name, value in key.items()))))
+    fresh = [dict(row) for row in rows]
+    if fresh:
+        connection.execute(table.insert(), fresh)
+    return len(fresh)
