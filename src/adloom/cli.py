@@ -1,0 +1,218 @@
+"""Every step of a day as a command. Exit codes: 0 done, 1 a gate or step failed, 2 wrong use."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from adloom import pipeline
+from adloom.errors import AdloomError, UsageError
+from adloom.shop import load_shop, shop_ids
+from adloom.window import days_between, parse_day
+
+app = typer.Typer(
+    name="adloom", help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
+console = Console()
+errors = Console(stderr=True)
+
+ShopId = Annotated[str, typer.Option("--shop", "-s", help="id of the shop, the name of its file in shops/")]
+DayText = Annotated[str, typer.Option("--day", "-d", help="the shop's local day, YYYY-MM-DD")]
+AsJson = Annotated[bool, typer.Option("--json", help="one JSON document on standard output, for machines")]
+
+
+class _Failing(typer.core.TyperGroup):
+    """Turns an `AdloomError` of any command into one line on standard error and the exit code it stands for."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AdloomError as error:
+            errors.print(f"[bold red]✗[/] {escape(error.message)}", soft_wrap=True)
+            if error.next_step:
+                errors.print(f"  next: {escape(error.next_step)}", soft_wrap=True)
+            raise typer.Exit(2 if isinstance(error, UsageError) else 1) from error
+
+
+app.info.cls = _Failing
+
+
+@app.callback()
+def _set_up(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="show the steps' own log")] = False) -> None:
+    if sys.stderr.isatty():
+        handler: logging.Handler = RichHandler(console=errors, show_path=False, markup=False)
+        line = "%(message)s"
+    else:
+        handler = logging.StreamHandler()
+        line = "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], format=line)
+    logging.getLogger("adloom").setLevel(logging.INFO if verbose or not sys.stderr.isatty() else logging.WARNING)
+
+
+def _show(result: Any, as_json: bool) -> None:
+    """A step's result: JSON for machines, else its own words."""
+    if is_dataclass(result) and not isinstance(result, type):
+        if as_json:
+            console.print_json(json.dumps(asdict(result), default=str))
+        else:
+            console.print(str(result), markup=False, soft_wrap=True)
+    elif isinstance(result, Path):
+        console.print_json(json.dumps({"path": str(result)})) if as_json else console.print(
+            str(result), markup=False, soft_wrap=True
+        )
+    elif as_json:
+        console.print_json(json.dumps({"status": "done"}))
+
+
+@app.command()
+def run(  # noqa: PLR0917 - typer reads the options off the signature
+    shop: ShopId,
+    day: Annotated[str | None, typer.Option("--day", "-d", help="one day, YYYY-MM-DD")] = None,
+    first: Annotated[str | None, typer.Option("--from", help="first day of a range")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="last day of a range")] = None,
+    stale: Annotated[bool, typer.Option("--stale", help="replay the days whose landing has changed since")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The whole day, or every day of a range, without Airflow."""
+    chosen = [day is not None, first is not None or last is not None, stale]
+    if sum(chosen) != 1 or (first is None) != (last is None):
+        raise UsageError("which days?", "give --day D, or --from A --to B, or --stale")
+    if stale:
+        days = pipeline.stale_days(shop)
+    elif day is not None:
+        days = [parse_day(day)]
+    else:
+        days = list(days_between(parse_day(str(first)), parse_day(str(last))))
+    load_shop(shop)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=errors,
+        disable=not errors.is_terminal,
+    ) as progress:
+        bar = progress.add_task(shop, total=len(days) * len(pipeline.STEPS))
+        for one in days:
+
+            def told(name: str, one: date = one) -> None:
+                progress.update(bar, description=f"{shop} {one} {name}", advance=1)
+                if not errors.is_terminal:
+                    errors.print(f"{shop} {one} {name}", markup=False, highlight=False)
+
+            pipeline.run_day(shop, one, told)
+    if as_json:
+        rows = [asdict(row) for row in pipeline.summary(shop, days[-1])] if days else []
+        console.print_json(json.dumps({"shop": shop, "days": [str(one) for one in days], "summary": rows}))
+    elif days:
+        console.print(pipeline.summary_table(shop, days[-1]), markup=False, highlight=False, soft_wrap=True)
+        console.print(f"report: {load_shop(shop).published / 'report.html'}", markup=False, soft_wrap=True)
+    else:
+        console.print("nothing to replay: no finished day is stale")
+
+
+def _step_command(name: str, step: Callable[[str, date], Any]) -> None:
+    def command(shop: ShopId, day: DayText, as_json: AsJson = False) -> None:
+        _show(step(shop, parse_day(day)), as_json)
+
+    command.__doc__ = (step.__doc__ or "").partition("\n")[0]
+    app.command(name)(command)
+
+
+for _name, _function in {
+    "ingest": pipeline.ingest,
+    "build": pipeline.build,
+    "evaluate": pipeline.evaluate,
+    "adjust": pipeline.adjust,
+    "publish": pipeline.publish,
+    "snapshot": pipeline.snapshot,
+    "report": pipeline.report,
+}.items():
+    _step_command(_name, _function)
+
+
+@app.command()
+def check(
+    shop: ShopId,
+    day: DayText,
+    door: Annotated[Literal["raw", "marts"], typer.Option(help="which door")],
+    as_json: AsJson = False,
+) -> None:
+    """Hold the day's data against a door's suite."""
+    _show(pipeline.check(shop, parse_day(day), door), as_json)
+
+
+@app.command()
+def shops(as_json: AsJson = False) -> None:
+    """The shops there are, and what is wrong with a file that cannot be read."""
+    rows: list[tuple[str, ...]] = []
+    for shop_id in shop_ids():
+        try:
+            shop = load_shop(shop_id)
+            rows.append((shop_id, shop.name, shop.source.kind, shop.time_zone, "ok"))
+        except UsageError as error:
+            rows.append((shop_id, "", "", "", error.message))
+    names = ("shop", "name", "source", "time zone", "state")
+    _table(names, rows, as_json)
+
+
+@app.command()
+def status(shop: ShopId, as_json: AsJson = False) -> None:
+    """Which days ran, how they ended, which are stale, and which plan is live."""
+    rows = [
+        (str(row.day), row.status, row.step, row.message or "", str(row.finished_at or ""))
+        for row in pipeline.run_history(shop)
+    ]
+    _table(("day", "status", "last step", "message", "finished (UTC)"), rows, as_json)
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="a SELECT over the published tables")],
+    shop: ShopId,
+    live: Annotated[bool, typer.Option(help="open the warehouse itself instead of the published snapshot")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read-only SQL on the published snapshot."""
+    names, rows = pipeline.query(shop, query, live=live)
+    _table(names, rows, as_json)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """What is missing on this machine and how to get it."""
+    from adloom.doctor import findings
+
+    found = findings()
+    rows = [("ok" if one.is_ok else "missing", one.subject, one.detail, one.next_step) for one in found]
+    _table(("state", "what", "found", "next step"), rows, as_json)
+    if not all(one.is_ok for one in found):
+        raise typer.Exit(1)
+
+
+def _table(names: tuple[str, ...], rows: Sequence[tuple[Any, ...]], as_json: bool) -> None:
+    if as_json:
+        console.print_json(json.dumps([dict(zip(names, row, strict=True)) for row in rows], default=str))
+        return
+    table = Table(*names)
+    for row in rows:
+        table.add_row(*(escape("" if value is None else str(value)) for value in row))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    app()
