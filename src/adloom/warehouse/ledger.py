@@ -7,9 +7,11 @@ Every table is replaced by its key inside one transaction (`replace_rows`), so a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     Column,
@@ -24,12 +26,19 @@ from sqlalchemy import (
     Table,
     Text,
     and_,
+    bindparam,
+    cast,
+    func,
+    select,
     text,
 )
 
 SCHEMA = "adloom"
 WALL_CLOCK = {"wall_clock": True}
 MONEY = Numeric(18, 6)
+# Part of a table's key where an index would cost more than it guards: DuckDB's index on `evaluations` makes the table
+# ten times as large and a rerun's delete take seconds, while `replace_rows` keeps the key unique by itself.
+KEY = {"key": True}
 
 metadata = MetaData(schema=SCHEMA)
 
@@ -100,13 +109,15 @@ quality_results = Table(
 evaluations = Table(
     "evaluations",
     metadata,
-    Column("day", Date, primary_key=True),
-    Column("window_days", Integer, primary_key=True, comment="1 | 7 | 28, ending at day"),
-    Column("grain", Text, primary_key=True, comment="overall|campaign|policy|creative|segment|creative_segment"),
-    Column("campaign_id", Text, primary_key=True, comment="'' where the grain has no such key"),
-    Column("policy_id", Text, primary_key=True),
-    Column("creative_id", Text, primary_key=True),
-    Column("segment_id", Text, primary_key=True),
+    Column("day", Date, nullable=False, info=KEY),
+    Column("window_days", Integer, nullable=False, info=KEY, comment="1 | 7 | 28, ending at day"),
+    Column(
+        "grain", Text, nullable=False, info=KEY, comment="overall|campaign|policy|creative|segment|creative_segment"
+    ),
+    Column("campaign_id", Text, nullable=False, info=KEY, comment="'' where the grain has no such key"),
+    Column("policy_id", Text, nullable=False, info=KEY),
+    Column("creative_id", Text, nullable=False, info=KEY),
+    Column("segment_id", Text, nullable=False, info=KEY),
     Column("impressions", BigInteger, nullable=False),
     Column("clicks", BigInteger, nullable=False),
     Column("users", BigInteger, comment="distinct users; null where the shop has none"),
@@ -139,15 +150,15 @@ delay_curves = Table(
 comparison_days = Table(
     "comparison_days",
     metadata,
-    Column("comparison", Text, primary_key=True),
-    Column("day", Date, primary_key=True, comment="as of which the row stands; its facts are known by then"),
-    Column("stratum_date", Date, primary_key=True, comment="impression date (CTR) or click date (CR)"),
-    Column("placement", Text, primary_key=True),
-    Column("arm", Text, primary_key=True),
+    Column("comparison", Text, nullable=False, info=KEY),
+    Column("day", Date, nullable=False, info=KEY, comment="as of which the row stands; its facts are known by then"),
+    Column("stratum_date", Date, nullable=False, info=KEY, comment="impression date (CTR) or click date (CR)"),
+    Column("placement", Text, nullable=False, info=KEY),
+    Column("arm", Text, nullable=False, info=KEY),
     Column("trials", BigInteger, nullable=False),
     Column("successes", BigInteger, nullable=False),
     Column("users", BigInteger),
-    Column("moments", Text, comment="JSON: sufficient statistics of evaluation.verdicts"),
+    Column("moments", Text, comment="JSON: sufficient statistics of evaluation.comparisons"),
 )
 
 verdicts = Table(
@@ -173,6 +184,7 @@ verdicts = Table(
     Column("p_adjusted", Double, comment="Holm over the day's comparisons"),
     Column("sample_ratio_p", Double, comment="null where no split was intended"),
     Column("needed_more", BigInteger, comment="further trials over both arms, about"),
+    Column("carried_to", Date, comment="dates up to it come from comparison_days: their impressions are gone"),
     Column("sentence", Text, nullable=False),
 )
 
@@ -191,10 +203,10 @@ approvals = Table(
 posteriors = Table(
     "posteriors",
     metadata,
-    Column("day", Date, primary_key=True),
-    Column("segment_id", Text, primary_key=True),
-    Column("placement", Text, primary_key=True),
-    Column("creative_id", Text, primary_key=True),
+    Column("day", Date, nullable=False, info=KEY),
+    Column("segment_id", Text, nullable=False, info=KEY),
+    Column("placement", Text, nullable=False, info=KEY),
+    Column("creative_id", Text, nullable=False, info=KEY),
     Column("family", Text, nullable=False, comment="what a creative shrinks towards: its campaign"),
     Column("impressions", BigInteger, nullable=False),
     Column("clicks", BigInteger, nullable=False),
@@ -223,11 +235,11 @@ plans = Table(
 allocations = Table(
     "allocations",
     metadata,
-    Column("plan_id", Text, primary_key=True),
-    Column("policy_id", Text, primary_key=True, comment="adaptive | holdout"),
-    Column("segment_id", Text, primary_key=True),
-    Column("placement", Text, primary_key=True),
-    Column("creative_id", Text, primary_key=True),
+    Column("plan_id", Text, nullable=False, info=KEY),
+    Column("policy_id", Text, nullable=False, info=KEY, comment="adaptive | holdout"),
+    Column("segment_id", Text, nullable=False, info=KEY),
+    Column("placement", Text, nullable=False, info=KEY),
+    Column("creative_id", Text, nullable=False, info=KEY),
     Column("share", Double, nullable=False, comment="tomorrow's propensity"),
     Column("share_before", Double, comment="share in the plan live on the run's day; null: none"),
     Column("sentence", Text, comment="why it changed, for a marketer"),
@@ -285,6 +297,22 @@ def replace_rows(
     """
     connection.execute(table.delete().where(and_(*(table.c[name] == value for name, value in key.items()))))
     fresh = [dict(row) for row in rows]
-    if fresh:
+    if fresh and connection.dialect.name == "duckdb":
+        # Row by row takes DuckDB a third of a millisecond each; one bound list per column is ten times as fast.
+        columns = [table.c[name] for name in dict.fromkeys(name for row in fresh for name in row)]
+        lists = ([_plain(row.get(column.name)) for row in fresh] for column in columns)
+        values = [
+            func.unnest(cast(bindparam(None, listed, unique=True), ARRAY(column.type)))
+            for listed, column in zip(lists, columns, strict=True)
+        ]
+        connection.execute(table.insert().from_select(columns, select(*values)))
+    elif fresh:
         connection.execute(table.insert(), fresh)
     return len(fresh)
+
+
+def _plain(value: Any) -> Any:
+    """The value as DuckDB binds it rightly: NumPy scalars as Python numbers, decimals without a positive exponent."""
+    if isinstance(value, Decimal):
+        return Decimal(f"{value:f}")  # duckdb 1.5 binds Decimal("1E+3") as 1
+    return value.item() if hasattr(value, "item") else value
