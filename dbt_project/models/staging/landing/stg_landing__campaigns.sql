@@ -1,0 +1,24 @@
+with source as (
+    select * from {{ source('raw', 'campaigns') }}
+),
+
+final as (
+    select
+        campaign_id,
+        scenario,
+        name,
+        starts_at,
+        ends_at,
+        offer,
+        items,
+        categories,
+        channels,
+        segments,
+        budget,
+        known_date,
+        source_file,
+        source_line
+    from source
+)
+
+select * from final

@@ -1,0 +1,19 @@
+with source as (
+    select * from {{ source('raw', 'users') }}
+),
+
+final as (
+    select
+        user_hash,
+        gender,
+        age_band,
+        region,
+        interest_tags,
+        personalisation,
+        known_date,
+        source_file,
+        source_line
+    from source
+)
+
+select * from final
