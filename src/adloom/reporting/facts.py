@@ -1,0 +1,141 @@
+"""What a report shows, read from the published snapshot as of one day and nothing later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, column, func, select, table
+
+from adloom.shop import Shop
+from adloom.warehouse import ledger
+
+WINDOW_DAYS = 7
+"""The window of every figure of the page that is not about a single day."""
+
+Record = Row[Any]
+
+_daily = table(
+    "fct_creative_daily",
+    column("known_date"),
+    column("impression_date"),
+    column("conversions"),
+    column("invalid_impressions"),
+    schema="marts",
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Rows of the snapshot a report for ``day`` needs; every sequence is ordered."""
+
+    day: date
+    overall: Record | None
+    policies: Sequence[Record]
+    """campaign × policy over the window, largest campaign first"""
+    daily: Sequence[Record]
+    """campaign × policy, one row per day of the window, each as of its own end"""
+    verdicts: Sequence[Record]
+    plan: Record | None
+    allocations: Sequence[Record]
+    """adaptive shares of ``plan``, the largest change first"""
+    creatives: int
+    """creatives with a decision by the day …"""
+    approved: int
+    """… and those among them that may run"""
+    quality: Sequence[Record]
+    """checks of the window's days"""
+    lift: Record | None
+    off_policy: Sequence[Record]
+    has_conversions: bool
+    rejected_rows: int
+    invalid_impressions: int
+
+    @property
+    def first(self) -> date:
+        return first_day(self.day)
+
+    @property
+    def days(self) -> list[date]:
+        return [self.first + timedelta(days=offset) for offset in range(WINDOW_DAYS)]
+
+
+def first_day(day: date) -> date:
+    """The first day of the window that ends on ``day``."""
+    return day - timedelta(days=WINDOW_DAYS - 1)
+
+
+def read(connection: Connection, shop: Shop, day: date) -> Facts:
+    """The facts of ``day``; a table without rows for it gives an empty sequence or None."""
+    first = first_day(day)
+    rates, verdicts = ledger.evaluations, ledger.verdicts
+    of_day = select(rates).where(rates.c.day == day, rates.c.window_days == WINDOW_DAYS)
+    size = func.sum(rates.c.impressions).over(partition_by=rates.c.campaign_id)
+    plan = connection.execute(
+        select(ledger.plans).where(ledger.plans.c.day == day).order_by(ledger.plans.c.version.desc()).limit(1)
+    ).one_or_none()
+    decisions = connection.execute(
+        select(ledger.approvals.c.creative_id, func.max(ledger.approvals.c.decision == "approved"))
+        .where(ledger.approvals.c.decided_on <= day)
+        .group_by(ledger.approvals.c.creative_id)
+    ).all()
+    quality, files = ledger.quality_results, ledger.landing_files
+    return Facts(
+        day=day,
+        overall=connection.execute(of_day.where(rates.c.grain == "overall")).one_or_none(),
+        policies=connection.execute(
+            of_day.where(rates.c.grain == "policy").order_by(size.desc(), rates.c.campaign_id, rates.c.policy_id.desc())
+        ).all(),
+        daily=connection.execute(
+            select(rates)
+            .where(rates.c.day.between(first, day), rates.c.window_days == 1, rates.c.grain == "policy")
+            .where(rates.c.impressions > 0)
+            .order_by(rates.c.day, rates.c.campaign_id, rates.c.policy_id)
+        ).all(),
+        verdicts=connection.execute(
+            select(verdicts).where(verdicts.c.day == day).order_by(verdicts.c.comparison)
+        ).all(),
+        plan=plan,
+        allocations=[] if plan is None else _allocations(connection, plan.plan_id),
+        creatives=len(decisions),
+        approved=sum(1 for _, is_approved in decisions if is_approved),
+        quality=connection.execute(
+            select(quality)
+            .where(quality.c.day.between(first, day))
+            .order_by(quality.c.day, quality.c.door.desc(), quality.c.check_id)
+        ).all(),
+        lift=connection.execute(
+            select(ledger.holdout_lift).where(
+                ledger.holdout_lift.c.day == day, ledger.holdout_lift.c.window_days == WINDOW_DAYS
+            )
+        ).one_or_none(),
+        off_policy=connection.execute(
+            select(ledger.off_policy)
+            .where(ledger.off_policy.c.day == day)
+            .order_by(ledger.off_policy.c.change, ledger.off_policy.c.estimator)
+        ).all(),
+        has_conversions=bool(_sum(connection, _daily.c.conversions, _daily.c.known_date <= day)),
+        rejected_rows=_sum(connection, files.c.rows_rejected, files.c.known_date.between(first, day)),
+        invalid_impressions=_sum(
+            connection,
+            _daily.c.invalid_impressions,
+            _daily.c.known_date <= day,
+            _daily.c.impression_date.between(first, day),
+        ),
+    )
+
+
+def _allocations(connection: Connection, plan_id: str) -> Sequence[Record]:
+    shares = ledger.allocations
+    change = func.abs(shares.c.share - func.coalesce(shares.c.share_before, 0))
+    return connection.execute(
+        select(shares)
+        .where(shares.c.plan_id == plan_id, shares.c.policy_id == "adaptive")
+        .order_by(change.desc(), shares.c.segment_id, shares.c.placement, shares.c.creative_id)
+    ).all()
+
+
+def _sum(connection: Connection, quantity: Any, *where: Any) -> int:
+    return int(connection.scalar(select(func.coalesce(func.sum(quantity), 0)).where(*where)) or 0)

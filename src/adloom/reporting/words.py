@@ -1,0 +1,296 @@
+"""The report's own words in the shop's language, and numbers as a person writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+ENGLISH: Mapping[str, str] = {
+    "title": "advertising report",
+    "simulated": "Simulated: a program made these figures. They say nothing about real customers.",
+    "as_of": "What was known by the end of {day} ({zone})",
+    "window": "{days} days, {first} – {last}",
+    "in_short": "In short",
+    "happened": "What happened",
+    "known": "What is known",
+    "unknown": "What is not known yet",
+    "tomorrow": "What changes tomorrow",
+    "total": "{impressions} impressions brought {clicks} clicks. CTR {ctr}, likely between {low} and {high}.",
+    "no_data": "There are no impressions in this window. Nothing can be said about CTR.",
+    "no_clicks": "{impressions} impressions, and no click so far. CTR is likely below {high}.",
+    "winner": "{where}: {winner} has the better {metric}.",
+    "no_difference": "{where}: {a} and {b} do equally well, as far as it matters.",
+    "needs_more": "{where}: which of {a} and {b} does better. {more}",
+    "about_more": "About {count} more {trials} are needed.",
+    "split_broken": "{where}: the traffic was not split as intended, so {a} and {b} cannot be compared. "
+    "Ask your data engineer.",
+    "nothing_decided": "No comparison is decided. Every difference seen so far could be chance.",
+    "nothing_compared": "This shop compares nothing yet: its configuration names no comparison.",
+    "all_decided": "Every comparison of this shop is decided.",
+    "whole_shop": "All campaigns",
+    "no_conversions": "This shop logs no conversions, so there is no CR.",
+    "not_mature": "CR is not final: by experience, {share} of the conversions of these clicks are known. The rest "
+    "is on its way.",
+    "first_plan": "The first plan begins on {day}. Creatives in it: {count}.",
+    "plan_moves": "Shares that the plan for {day} moves by a percentage point or more: {count}.",
+    "plan_still": "The plan for {day} moves no share by a percentage point or more.",
+    "no_plan": "There is no plan for {day}.",
+    "no_creative": "There is no plan for {day}: of the creatives known so far ({count}) none is approved.",
+    "quality_green": "All {count} data checks of the day passed.",
+    "quality_warned": "{passed} of {count} data checks of the day passed, {warned} warned.",
+    "quality_failed": "{failed} of {count} data checks failed, {warned} warned. Do not act on this page.",
+    "quality_skipped": "Not judged yet: {count}.",
+    "space": " ",
+    "quality_none": "No data check is recorded for this day.",
+    "lift_none": "Whether the daily changes of shares pay: the holdout has too little traffic.",
+    "ctr_heading": "CTR by campaign and policy",
+    "campaign": "campaign",
+    "policy": "policy",
+    "impressions": "impressions",
+    "clicks": "clicks",
+    "conversions": "conversions",
+    "interval": "{confidence} interval",
+    "seven_days": "{days} days",
+    "verdict": "Verdict",
+    "verdict_winner": "winner",
+    "verdict_no_difference": "no difference",
+    "verdict_needs_more": "not decided",
+    "verdict_split_broken": "split broken",
+    "rows_left_out": "Left out here, with fewer impressions: {count} rows. They are in adloom.evaluations.",
+    "other_comparisons": "Other comparisons",
+    "daily_heading": "CTR day by day",
+    "daily_note": "Dot: CTR of the day. Line: {confidence} interval; an arrow means it goes on beyond the picture. "
+    "The bold mark at the right is the whole window. Overlapping lines: the difference may be chance. "
+    "Each day is shown as it was known at its own end.",
+    "daily_alt": "CTR of campaign {campaign} by day with intervals, for the policies {policies}.",
+    "one_day": "Only one day is there so far; a course appears with the second.",
+    "daily_none": "No day of this window was evaluated with impressions.",
+    "panels_left_out": "Shown: the {shown} campaigns with most impressions, at most {series} policies each.",
+    "shares_heading": "Shares: now → tomorrow",
+    "shares_note": "Ring: share in the plan of today. Dot: share from {day} on. The largest changes come first.",
+    "shares_rest": "Further shares, which change less or not at all: {count}.",
+    "shares_first": "There is no earlier plan to compare with. These creatives get the largest shares.",
+    "share_alt": "share of {creative}: {before} now, {after} tomorrow",
+    "new": "new",
+    "now_tomorrow": "now → tomorrow",
+    "gate": "Check before a change of policy",
+    "policy_changes": "What if another policy were used?",
+    "policy_changes_note": "Judged from the logs alone, before anyone is shown it. Refused: the logs cannot tell. "
+    "Held: the logs speak against it.",
+    "decision_passed": "passed",
+    "decision_held": "held",
+    "decision_refused": "refused",
+    "lift_heading": "Does adjusting the shares pay?",
+    "lift_note": "A fixed part of the traffic, the holdout, keeps equal shares. The rest follows the plan. The "
+    "difference between the two is the only proof.",
+    "group": "traffic",
+    "adaptive": "follows the plan",
+    "holdout": "holdout",
+    "not_enough": "not enough data",
+    "not_enough_yet": "Not enough data yet.",
+    "colon": ": ",
+    "lift_value": "Lift {lift}, {confidence} interval {low} to {high}.",
+    "no_holdout": "No holdout was measured on this day.",
+    "cr_heading": "CR: from click to conversion",
+    "cr_note": "Clicks of these days and the conversions within {days} days of each click. While a figure is not "
+    "mature, it is corrected for the conversions still to come, and no share follows it.",
+    "maturity": "maturity",
+    "mature": "mature",
+    "immature": "not mature",
+    "complete": "{share} known",
+    "quality_heading": "Can the data be trusted?",
+    "quality_note": "Checks before anything is computed (raw) and before anything is decided (marts). "
+    "A failed check stops the day; a warning does not.",
+    "door": "door",
+    "day": "day",
+    "passed": "passed",
+    "warned": "warned",
+    "skipped": "not judged yet, for want of history or rows",
+    "failed": "failed",
+    "check": "check",
+    "observed": "observed",
+    "expected": "expected",
+    "not_green": "Not green on {day}",
+    "rejected_rows": "{count} rows of this window's files were unusable and set aside.",
+    "invalid": "{count} impressions of this window were set aside as invalid traffic, such as robots.",
+    "glossary": "Words",
+    "w_ctr": "Clicks divided by impressions, over all rows together.",
+    "w_interval": "The range in which the true rate likely lies: of 100 such intervals about {hundredth} hold it. "
+    "Few clicks, wide interval.",
+    "w_holdout": "Traffic that never follows the plan, so that the plan can be measured against it.",
+    "w_policy": "The rule by which the ad server chooses a creative.",
+    "w_share": "The part of a placement's impressions that a creative gets.",
+    "w_cr": "Conversions divided by clicks.",
+    "w_mature": "Enough of the conversions that belong to these clicks are known by now.",
+    "w_verdict": "Given only when it holds although we look every day, and for all comparisons together.",
+    "share": "share",
+    "creative": "creative",
+    "footer": "Written by Adloom from the published snapshot. Nothing on this page was loaded from a network.",
+}
+
+CHINESE: Mapping[str, str] = {
+    "title": "广告日报",
+    "simulated": "模拟数据：这些数字由程序生成，不代表真实顾客。",
+    "as_of": "截至 {day} 结束时已知的数据（{zone}）",
+    "window": "{days} 天，{first} – {last}",
+    "in_short": "要点",
+    "happened": "发生了什么",
+    "known": "已经知道什么",
+    "unknown": "还不知道什么",
+    "tomorrow": "明天有何变化",
+    "total": "{impressions} 次展示带来 {clicks} 次点击。CTR 为 {ctr}，很可能在 {low} 与 {high} 之间。",
+    "no_data": "这段时间没有展示，无法谈论 CTR。",
+    "no_clicks": "{impressions} 次展示，暂无点击。CTR 很可能低于 {high}。",
+    "winner": "{where}：{winner} 的 {metric} 更高。",
+    "no_difference": "{where}：{a} 与 {b} 没有值得在意的差别。",
+    "needs_more": "{where}：{a} 与 {b} 哪个更好。{more}",
+    "about_more": "大约还需要 {count} 次{trials}。",
+    "split_broken": "{where}：流量没有按原定比例分配，{a} 与 {b} 无法比较。请联系数据工程师。",
+    "nothing_decided": "目前没有任何比较得出结论，看到的差别都可能是偶然。",
+    "nothing_compared": "本店的配置中还没有设定比较。",
+    "all_decided": "本店的比较均已有结论。",
+    "whole_shop": "全部活动",
+    "no_conversions": "本店不记录转化，因此没有 CR。",
+    "not_mature": "CR 尚未最终确定：按经验，这些点击的转化目前已知 {share}，其余还在路上。",
+    "first_plan": "第一个计划从 {day} 开始：{count} 个创意。",
+    "plan_moves": "{day} 的计划中有 {count} 个份额变动至少一个百分点。",
+    "plan_still": "{day} 的计划中没有份额变动达到一个百分点。",
+    "no_plan": "{day} 没有计划。",
+    "no_creative": "{day} 没有计划：{count} 个已知创意都未获批准。",
+    "quality_green": "当天 {count} 项数据检查全部通过。",
+    "quality_warned": "当天 {count} 项数据检查中 {passed} 项通过，{warned} 项警告。",
+    "quality_failed": "{count} 项数据检查中 {failed} 项失败，{warned} 项警告。请勿依据本页行动。",
+    "quality_skipped": "尚无法判断：{count} 项。",
+    "space": "",
+    "quality_none": "当天没有数据检查记录。",
+    "lift_none": "每天调整份额是否有益：对照组的流量还太少。",
+    "ctr_heading": "各活动与策略的 CTR",
+    "campaign": "活动",
+    "policy": "策略",
+    "impressions": "展示",
+    "clicks": "点击",
+    "conversions": "转化",
+    "interval": "{confidence} 区间",
+    "seven_days": "{days} 天",
+    "verdict": "结论",
+    "verdict_winner": "胜出",
+    "verdict_no_difference": "无差别",
+    "verdict_needs_more": "未定",
+    "verdict_split_broken": "分流异常",
+    "rows_left_out": "另有 {count} 行展示较少，未列出；见 adloom.evaluations。",
+    "other_comparisons": "其他比较",
+    "daily_heading": "每日 CTR",
+    "daily_note": "圆点：当天 CTR。竖线：{confidence} 区间；箭头表示超出图外。右侧粗标记为整段时间。"
+    "竖线重叠时，差别可能是偶然。每一天都按当天结束时已知的数据显示。",
+    "daily_alt": "活动 {campaign} 每日 CTR 及区间，策略：{policies}。",
+    "one_day": "目前只有一天；从第二天起可以看到走势。",
+    "daily_none": "这段时间没有已评估且有展示的日子。",
+    "panels_left_out": "仅显示展示最多的 {shown} 个活动，每个最多 {series} 个策略。",
+    "shares_heading": "份额：现在 → 明天",
+    "shares_note": "圆环：今天计划中的份额。圆点：从 {day} 起的份额。变动最大的在前。",
+    "shares_rest": "另有 {count} 个份额变动更小或不变。",
+    "shares_first": "没有更早的计划可比较。以下创意份额最大。",
+    "share_alt": "{creative} 的份额：现在 {before}，明天 {after}",
+    "new": "新",
+    "now_tomorrow": "现在 → 明天",
+    "gate": "更换策略前的检查",
+    "policy_changes": "如果换一种策略？",
+    "policy_changes_note": "仅根据日志判断，没有任何人看到改动。拒绝：日志不足以判断。暂缓：日志显示会变差。",
+    "decision_passed": "通过",
+    "decision_held": "暂缓",
+    "decision_refused": "拒绝",
+    "lift_heading": "调整份额有用吗？",
+    "lift_note": "固定的一小部分流量（对照组）一直使用均等份额，其余流量按计划投放。两者之差是唯一的证明。",
+    "group": "流量",
+    "adaptive": "按计划",
+    "holdout": "对照组",
+    "not_enough": "数据不足",
+    "not_enough_yet": "数据还不够。",
+    "colon": "：",
+    "lift_value": "提升 {lift}，{confidence} 区间 {low} 至 {high}。",
+    "no_holdout": "当天没有对照组数据。",
+    "cr_heading": "CR：从点击到转化",
+    "cr_note": "这些日子的点击，以及每次点击后 {days} 天内的转化。尚未成熟的数字已按将到的转化修正，"
+    "且不会据此调整份额。",
+    "maturity": "成熟度",
+    "mature": "已成熟",
+    "immature": "未成熟",
+    "complete": "已知 {share}",
+    "quality_heading": "数据可信吗？",
+    "quality_note": "计算之前（raw）与决定之前（marts）的检查。检查失败会中止当天运行，警告不会。",
+    "door": "关口",
+    "day": "日期",
+    "passed": "通过",
+    "warned": "警告",
+    "skipped": "尚无法判断（历史或数据不足）",
+    "failed": "失败",
+    "check": "检查",
+    "observed": "实际",
+    "expected": "期望",
+    "not_green": "{day} 未通过的检查",
+    "rejected_rows": "这段时间的文件中有 {count} 行无法使用，已另存。",
+    "invalid": "这段时间有 {count} 次展示被判为无效流量（如机器人），已剔除。",
+    "glossary": "名词",
+    "w_ctr": "点击率：点击除以展示，所有行合计计算。",
+    "w_interval": "真实比率可能所在的范围：100 个这样的区间中约 {hundredth} 个包含真值。点击少，区间就宽。",
+    "w_holdout": "从不按计划投放的流量，用来衡量计划的效果。",
+    "w_policy": "广告服务器选择创意的规则。",
+    "w_share": "某广告位的展示中，一个创意得到的比例。",
+    "w_cr": "转化率：转化除以点击。",
+    "w_mature": "这些点击的转化中，已知的比例已经足够。",
+    "w_verdict": "即使每天都看、所有比较一起算，结论仍然成立时才给出。",
+    "share": "份额",
+    "creative": "创意",
+    "footer": "由 Adloom 根据已发布的快照生成。本页不从网络加载任何内容。",
+}
+
+
+class Words:
+    """The dictionary of one language; `ENGLISH` and `CHINESE` have the same keys."""
+
+    def __init__(self, language: str) -> None:
+        self.is_chinese = language == "zh"
+        self.tag = "zh-CN" if self.is_chinese else "en"
+        self._words = CHINESE if self.is_chinese else ENGLISH
+
+    def __call__(self, key: str, **values: object) -> str:
+        return self._words[key].format(**values)
+
+    def day(self, day: date) -> str:
+        if self.is_chinese:
+            return f"{day.year}年{day.month}月{day.day}日"
+        return f"{day.day} {MONTHS[day.month - 1]} {day.year}"
+
+    def month(self, day: date) -> str:
+        return f"{day.month}月" if self.is_chinese else MONTHS[day.month - 1]
+
+
+def count(value: int) -> str:
+    return f"{value:,}"
+
+
+def rate(value: float | None) -> str:
+    """A rate in per cent with two decimals, three below .01 %."""
+    if value is None:
+        return "–"
+    return f"{value:.3%}" if 0 < value < 0.0001 else f"{value:.2%}"
+
+
+def interval(bounds: tuple[float, float]) -> str:
+    """Two rates with one sign: ``0.28 – 0.52%``."""
+    low, high = bounds
+    return f"{rate(low)[:-1]} – {rate(high)}"
+
+
+def share(value: float | None) -> str:
+    """A share in whole per cent; one decimal below 10 %."""
+    if value is None:
+        return "–"
+    return f"{value:.1%}" if 0 < value < 0.0995 else f"{value:.0%}"
+
+
+def change(value: float | None) -> str:
+    """A relative change with its sign."""
+    return "–" if value is None else f"{value:+.0%}"
