@@ -12,8 +12,10 @@ SOURCE = CHECKOUT / "src" / "adloom"
 FLOORS = (
     ("__main__",),
     ("cli", "local_airflow"),
+    ("orchestration",),
     ("pipeline", "doctor"),
-    ("publishing", "evaluation", "strategy", "reporting", "simulation", "quality", "sources"),
+    ("publishing",),
+    ("evaluation", "strategy", "reporting", "simulation", "quality", "sources"),
     ("warehouse",),
     ("shop",),
     ("window", "settings"),

@@ -21,7 +21,7 @@ def production(algorithm: Algorithm) -> Strategy:
     def tomorrow(shown: Floats, clicks: Floats, today: Floats) -> tuple[Floats, Floats]:
         parent = shrunk_rate(clicks.sum((-2, -1)), shown.sum((-2, -1)), DEFAULT_CTR)
         belief = posterior(shown, clicks, parent, np.zeros(shown.shape[-2], dtype=np.intp))
-        best = probability_best(belief.alpha, belief.beta, points=96)
+        best = probability_best(belief.alpha, belief.beta)
         return next_shares(target_shares(best, algorithm), today, MAX_SHARE_CHANGE), best
 
     return tomorrow

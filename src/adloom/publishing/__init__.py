@@ -1,0 +1,1 @@
+"""What leaves the house: plans for the shop's ad server."""
