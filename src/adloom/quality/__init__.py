@@ -1,0 +1,1 @@
+"""Great Expectations at the doors: suites as functions, facts they judge, and the gate that stops a day."""
