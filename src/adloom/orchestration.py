@@ -1,0 +1,109 @@
+"""What every DAG shares: its tags, its documentation, the day of a task and how a failure reads.
+
+Imported while DAG files are parsed, so nothing heavy is imported here: a task imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+
+from airflow.sdk import DAG, get_current_context
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from adloom.errors import AdloomError, UsageError
+from adloom.shop import Shop, load_shop, shop_ids
+from adloom.window import run_day
+
+log = logging.getLogger(__name__)
+
+TAGS = {
+    "behaviour": "reads what people did and adjusts the strategy",
+    "broken": "the shop's file must be mended before anything can run",
+    "simulated": "made by a simulator, not by a shop",
+}
+DOC_SECTIONS = ("What", "Reads", "Writes", "When not to run", "How to repair")
+
+
+def warehouse_pool(shop_id: str) -> str:
+    """The pool every task holds while it has the shop's warehouse open; one slot, made at set-up."""
+    return f"warehouse__{shop_id}"
+
+
+def strategy_asset(shop_id: str) -> str:
+    """Name of the asset that says a day's strategy is published; its partition key is the day."""
+    return f"strategy__{shop_id}"
+
+
+def shops() -> tuple[dict[str, Shop], dict[str, UsageError]]:
+    """Shops that can run, and why the others cannot."""
+    sound: dict[str, Shop] = {}
+    broken: dict[str, UsageError] = {}
+    for shop_id in shop_ids():
+        try:
+            sound[shop_id] = load_shop(shop_id)
+        except UsageError as error:
+            broken[shop_id] = error
+    return sound, broken
+
+
+def documentation(**sections: str) -> str:
+    """``doc_md`` with the sections of `DOC_SECTIONS`, in order; leaving one out is an error."""
+    keys = [section.lower().replace(" ", "_") for section in DOC_SECTIONS]
+    if list(sections) != keys:
+        raise ValueError(f"doc_md needs the sections {keys}, not {list(sections)}")
+    return "\n\n".join(f"**{title}.** {sections[key]}" for title, key in zip(DOC_SECTIONS, keys, strict=True))
+
+
+@contextmanager
+def the_day(shop: Shop) -> Iterator[date]:
+    """The day this task is for. A failure Adloom explains fails the task at once; any other one is retried.
+
+    A historical shop (``end_day``) has nothing to do on later days: those runs end as skipped, with the reason.
+    """
+    context = get_current_context()
+    try:
+        day = run_day(
+            context["params"],
+            context["dag_run"].partition_key,
+            context.get("data_interval_start"),
+            shop.time_zone,
+        )
+        if shop.end_day is not None and day > shop.end_day:
+            raise AirflowSkipException(f"the logs of {shop.id} end on {shop.end_day}; there is no {day}")
+        log.info("shop %s, day %s", shop.id, day)
+        yield day
+    except AdloomError as error:
+        raise AirflowFailException(str(error)) from error
+
+
+def broken_dag(dag_id: str, shop_id: str, error: UsageError) -> DAG:
+    """What stands in for a DAG whose shop file cannot be read: its page and its only task say why.
+
+    Other shops are not touched, the history of the DAG stays, and nothing is scheduled until the file is mended.
+    """
+    from airflow.sdk import task
+
+    with DAG(
+        dag_id,
+        schedule=None,
+        tags={"broken"},
+        default_args={"owner": shop_id},
+        doc_md=documentation(
+            what=f"Nothing: the shop's file is broken. **{error.message}**",
+            reads=f"`shops/{shop_id}.yml`.",
+            writes="Nothing.",
+            when_not_to_run="Until the file is mended.",
+            how_to_repair=f"{error.next_step or 'Mend the file'}; `adloom shops` shows when it can be read again.",
+        ),
+    ) as dag:
+
+        @task
+        def read_shop() -> None:
+            """Fail with what is wrong in the shop's file."""
+            raise AirflowFailException(str(error))
+
+        read_shop()
+    return dag
