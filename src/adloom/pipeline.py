@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -40,7 +40,9 @@ def ingest(shop_id: str, day: date) -> Any:
         report = loading.ingest(shop, day)
         with warehouse(shop) as engine, engine.begin() as connection:
             connection.execute(
-                update(ledger.runs).where(ledger.runs.c.day == day).values(input_digest=input_digest(connection, day))
+                update(ledger.runs)
+                .where(ledger.runs.c.day == day)
+                .values(input_digest=input_digests(connection, [day])[day])
             )
             mark_stale(connection)
     return report
@@ -145,12 +147,25 @@ def run_day(shop_id: str, day: date, on_step: Callable[[str], None] = lambda nam
 
 
 def stale_days(shop_id: str) -> list[date]:
-    """Days whose finished run saw other landing files than there are now, ascending; replay them in this order."""
+    """Days whose results are not what landing says now, ascending; replay them in this order.
+
+    Looks at the landing folders first, so a folder filled, delivered again or taken away since is noticed. A day
+    whose last run failed or was cut off belongs to them.
+    """
+    from adloom.warehouse import loading
+
     shop = load_shop(shop_id)
+    runs = ledger.runs
     with warehouse(shop) as engine:
         ledger.create_ledger(engine)
-        with engine.begin() as connection:
-            return mark_stale(connection)
+        with engine.connect() as connection:
+            last = connection.execute(select(func.max(runs.c.day))).scalar()
+    if last is None:
+        return []
+    loading.ingest(shop, last)
+    with warehouse(shop) as engine, engine.begin() as connection:
+        mark_stale(connection)
+        return list(connection.scalars(select(runs.c.day).where(runs.c.status != "done").order_by(runs.c.day)))
 
 
 def is_newest(shop_id: str, day: date) -> bool:
@@ -195,7 +210,7 @@ def summary(shop_id: str, day: date, window_days: int = 7) -> list[PolicyRow]:
     rates, verdicts = ledger.evaluations, ledger.verdicts
     with _reading(load_shop(shop_id)) as connection:
         said = {
-            (row.campaign_id, arm): row.verdict if row.winner is None else f"{row.verdict}: {row.winner}"
+            (row.campaign_id, arm): _verdict_words(row)
             for row in connection.execute(select(verdicts).where(verdicts.c.day == day))
             for arm in (row.arm_a, row.arm_b)
         }
@@ -219,6 +234,15 @@ def summary(shop_id: str, day: date, window_days: int = 7) -> list[PolicyRow]:
     ]
 
 
+def _verdict_words(row: Row[Any]) -> str:
+    """``winner: bts``, ``no difference``, ``needs about 58,000 more``, ``split broken``."""
+    if row.winner is not None:
+        return f"winner: {row.winner}"
+    if row.verdict == "needs_more" and row.needed_more is not None:
+        return f"needs about {row.needed_more:,} more"
+    return str(row.verdict).replace("_", " ")
+
+
 def summary_table(shop_id: str, day: date) -> str:
     """`summary` as text for a terminal or a log."""
     from tabulate import tabulate
@@ -234,7 +258,7 @@ def summary_table(shop_id: str, day: date) -> str:
             f"{row.clicks:,}",
             percent(row.ctr),
             f"{percent(row.ctr_low)} … {percent(row.ctr_high)}",
-            row.verdict.replace("_", " "),
+            row.verdict,
         )
         for row in summary(shop_id, day)
     ]
@@ -244,9 +268,11 @@ def summary_table(shop_id: str, day: date) -> str:
 
 
 def run_history(shop_id: str) -> list[Row[Any]]:
-    """Rows of ``adloom.runs``, ascending by day, stale ones marked."""
-    stale_days(shop_id)
-    with _reading(load_shop(shop_id)) as connection:
+    """Rows of ``adloom.runs``, ascending by day."""
+    shop = load_shop(shop_id)
+    with warehouse(shop) as engine:
+        ledger.create_ledger(engine)
+    with _reading(shop) as connection:
         return list(connection.execute(select(ledger.runs).order_by(ledger.runs.c.day)))
 
 
@@ -265,29 +291,39 @@ def query(shop_id: str, statement: str, live: bool = False) -> tuple[tuple[str, 
         raise UsageError(f"the query failed: {reason}", "tables are listed by `show all tables`") from error
 
 
-def input_digest(connection: Connection, day: date) -> str:
-    """Digest of every landing manifest up to ``day``: what a run for that day may know."""
-    days = ledger.landing_days
-    rows = connection.execute(
-        select(days.c.known_date, days.c.manifest_digest).where(days.c.known_date <= day).order_by(days.c.known_date)
-    )
-    return hashlib.sha256("\n".join(f"{known} {digest}" for known, digest in rows).encode()).hexdigest()
-
-
-def mark_stale(connection: Connection) -> list[date]:
-    """Set ``runs.status`` of every finished day whose landing has changed since to ``stale``; returns those days."""
-    runs = ledger.runs
-    finished = connection.execute(
-        select(runs.c.day, runs.c.input_digest).where(runs.c.status.in_(("done", "stale"))).order_by(runs.c.day)
+def input_digests(connection: Connection, days: Sequence[date]) -> dict[date, str]:
+    """Day → digest of every landing manifest up to it: what a run for that day may know."""
+    landed = ledger.landing_days
+    manifests = connection.execute(
+        select(landed.c.known_date, landed.c.manifest_digest)
+        # A folder that is gone leaves an empty manifest until its marts are emptied: the same as no folder.
+        .where(landed.c.manifest_digest != "")
+        .order_by(landed.c.known_date)
     ).all()
-    stale = [day for day, digest in finished if digest != input_digest(connection, day)]
+    digest, position, found = hashlib.sha256(), 0, {}
+    for day in sorted(days):
+        while position < len(manifests) and manifests[position].known_date <= day:
+            digest.update(f"{manifests[position].known_date} {manifests[position].manifest_digest}\n".encode())
+            position += 1
+        found[day] = digest.copy().hexdigest()
+    return found
+
+
+def mark_stale(connection: Connection) -> None:
+    """Set ``runs.status`` of every finished day whose landing has changed since to ``stale``."""
+    runs = ledger.runs
+    finished = {
+        row.day: row.input_digest
+        for row in connection.execute(select(runs.c.day, runs.c.input_digest).where(runs.c.status == "done"))
+    }
+    now = input_digests(connection, list(finished))
+    stale = [day for day, digest in finished.items() if digest != now[day]]
     if stale:
         connection.execute(
             update(runs)
             .where(runs.c.day.in_(stale))
             .values(status="stale", message="landing changed after this run; replay it with `adloom run --stale`")
         )
-    return stale
 
 
 @contextmanager

@@ -31,7 +31,8 @@ def digests(engine: Engine, day: date | None = None) -> dict[str, str]:
     Tables without a day column are left out when ``day`` is given.
     """
     found: dict[str, str] = {}
-    quote = engine.dialect.identifier_preparer.quote
+    # Always quoted: a column may be called position or value.
+    quote = engine.dialect.identifier_preparer.quote_identifier
     names = inspect(engine)
     for schema in SCHEMAS:
         for table in sorted(names.get_table_names(schema=schema)):
