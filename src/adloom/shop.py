@@ -89,7 +89,6 @@ class Strategy(_Part):
     holdout_share: float = Field(default=0.05, ge=0, le=0.5)
     reference_policy: Literal["uniform"] = "uniform"
     max_share_change: Share = Field(default=0.3, description="cap on a share's change from one day to the next")
-    seed: int = 0
 
 
 class Shop(_Part):
@@ -101,7 +100,8 @@ class Shop(_Part):
     time_zone: str
     source: Source
     start_day: date = Field(description="the first day the scheduler runs")
-    schedule: str = Field(default="0 3 * * *", description="cron, in the shop's time zone")
+    end_day: date | None = Field(default=None, description="the last day of a historical shop; later days are skipped")
+    schedule: str = Field(default="0 3 * * *", description="once a day: cron 'minute hour * * *', in the shop's zone")
     warehouse_url: str | None = Field(default=None, description="SQLAlchemy URL; default: DuckDB under ADLOOM_HOME")
     attribution_window_days: int = Field(default=7, ge=1, le=90)
     lookback_days: int = Field(
@@ -130,6 +130,14 @@ class Shop(_Part):
     def _known_zone(cls, value: str) -> str:
         if value not in available_timezones():
             raise ValueError(f"{value!r} is not an IANA time zone such as Asia/Shanghai")
+        return value
+
+    @field_validator("schedule")
+    @classmethod
+    def _once_a_day(cls, value: str) -> str:
+        minute, hour, *rest = [*value.split(), "", ""]
+        if rest[:3] != ["*"] * 3 or not (minute.isdigit() and hour.isdigit() and int(minute) < 60 and int(hour) < 24):
+            raise ValueError(f"{value!r} must be 'minute hour * * *': a run is for one whole day")
         return value
 
     @field_validator("bot_user_agents")
