@@ -65,7 +65,6 @@ PRELOAD = (
     "dbt.adapters.duckdb",
     "scipy.stats",
     "statsmodels.stats.proportion",
-    "matplotlib.figure",
     "jinja2",
 )
 
@@ -261,7 +260,9 @@ def become(airflow: Installation, name: str) -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if name == "scheduler" and sys.platform == "linux":
         for module in PRELOAD:
-            importlib.import_module(module)
+            # Only for speed: a task that needs what is not there says so itself.
+            with contextlib.suppress(ModuleNotFoundError):
+                importlib.import_module(module)
     from airflow.__main__ import main as airflow_main
 
     sys.argv = ["airflow", *COMMANDS[name]]

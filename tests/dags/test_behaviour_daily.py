@@ -122,7 +122,7 @@ print(*sorted({{name.partition(".")[0] for name in set(sys.modules) - known}}))
         if min(seconds) < 0.3:
             break
     assert min(seconds) < 0.3
-    heavy = {"pandas", "torch", "great_expectations", "dbt", "duckdb", "duckdb_sqlalchemy", "scipy", "matplotlib"}
+    heavy = {"pandas", "torch", "great_expectations", "dbt", "duckdb", "duckdb_sqlalchemy", "scipy"}
     assert not heavy & modules
 
 
