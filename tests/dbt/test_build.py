@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 
 from adloom.errors import AdloomError, UsageError
+from adloom.warehouse import dbt as dbt_module
 from adloom.warehouse.dbt import build, run_dbt
 from adloom.warehouse.engine import warehouse
 
@@ -218,6 +219,67 @@ def test_an_empty_or_vanished_known_date_leaves_no_rows(make_landing, week):
     assert _days(landing.build(3)) == [1, 2, 3]
     assert not any(rows for rows in landing.marts().values())
     assert _days(landing.build(3)) == []
+
+
+def test_a_vanished_known_date_is_as_if_it_had_never_been(make_landing, week):
+    landing = make_landing()
+    landing.land(1, **week[1])
+    landing.build(1)
+    never = landing.query("select * from adloom.landing_days")
+    landing.land(2, **week[2])
+    landing.build(2)
+    landing.vanish(2)
+    landing.build(2)
+    assert landing.query("select * from adloom.landing_days") == never
+
+
+def test_a_known_date_that_a_run_beside_this_one_has_built_is_not_built_again(make_landing, week, monkeypatch):
+    landing = make_landing()
+    landing.land(1, **week[1])
+    landing.land(2, **week[2])
+    # The other run comes between this one's look at what is stale and its first build.
+    with warehouse(landing.shop) as engine, engine.connect() as connection:
+        stale = dbt_module._stale_known_dates(connection, landing.shop, date(2024, 3, 2))
+    build(landing.shop, date(2024, 3, 1))
+    monkeypatch.setattr(dbt_module, "_stale_known_dates", lambda *_: stale)
+    assert _days(build(landing.shop, date(2024, 3, 2))) == [2]
+
+
+def test_an_earlier_delivery_filled_late_stands_before_later_known_dates_are_built_again(make_landing, facts):
+    f = facts
+    landing = make_landing()
+    shown = f.impression("i1", "1 09:00")
+    landing.land(1, ad_events=[shown])
+    landing.land(3, ad_events=[f.click("k3", "i1", "3 09:00"), f.conversion("v3", "3 10:00", impression_id="i1")])
+    landing.build(3)
+    landing.land(1, ad_events=[shown, f.click("k1", "i1", "1 10:00")])
+    landing.land(2, ad_events=[f.conversion("v2", "2 10:00", impression_id="i1")])
+    landing.build(2)
+    at = datetime(2024, 3, 1, 10)
+    assert _outcomes(landing) == [("i1", at, 1, datetime(2024, 3, 2, 10), 2, Decimal(10))]
+    landing.build(3)
+    assert _outcomes(landing) == [("i1", at, 1, datetime(2024, 3, 2, 10), 2, Decimal(10))]
+
+
+def test_an_impression_id_that_comes_again_after_the_lookback_is_clicked_anew(make_landing, facts):
+    f = facts
+    landing = make_landing(lookback_days=7)
+    landing.land(1, ad_events=[f.impression("i1", "1 09:00")])
+    landing.land(8, ad_events=[f.click("k1", "i1", "2 09:00")])
+    landing.land(9, ad_events=[f.impression("i1", "9 09:00"), f.click("k2", "i1", "9 10:00")])
+    landing.build(9)
+    assert _clicks(landing) == [("k1", None, 8), ("k2", None, 9)]
+
+
+def test_of_two_requests_of_one_instant_the_one_known_later_counts(make_landing, facts):
+    landing = make_landing()
+    for day, kind in enumerate(("opt_out", "opt_in"), start=1):
+        landing.land(day, privacy_requests=[{"user_hash": "ann", "kind": kind, "requested_at": facts.at("1 08:00")}])
+    landing.build(2)
+    assert landing.query("select segment_id, day(known_date) from marts.user_segments order by known_date") == [
+        ("not_personalised", 1),
+        ("all", 2),
+    ]
 
 
 def test_a_build_killed_half_way_is_repaired(make_landing, week, monkeypatch):

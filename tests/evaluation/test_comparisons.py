@@ -121,6 +121,27 @@ def test_strata_are_day_and_placement_of_the_campaigns_valid_impressions_since_t
     }
 
 
+def test_equal_creatives_with_other_shares_in_each_segment_stay_equal(make_marts: Callable) -> None:
+    """A plan has its own shares per segment: pooled, b would look three times as good as a."""
+    marts = make_marts(**comparing())
+    eager, calm = {"segment_id": "eager"}, {"segment_id": "calm"}
+    marts.add_impressions(
+        show(0, "a", 100, 20, **eager)
+        + show(0, "b", 400, 80, **eager)
+        + show(0, "a", 400, 8, **calm)
+        + show(0, "b", 100, 2, **calm)
+        + show(0, "a", 10, 1)
+    )
+    found = known(marts, 0)
+
+    assert counts(found) == {
+        (0, "web:unknown"): [(10, 1), (0, 0)],
+        (0, "web:unknown · calm"): [(400, 8), (100, 2)],
+        (0, "web:unknown · eager"): [(100, 20), (400, 80)],
+    }
+    assert found.evidence.difference == pytest.approx(0, abs=1e-12)
+
+
 def test_what_is_known_later_changes_nothing_as_of_an_earlier_day(make_marts: Callable) -> None:
     marts = make_marts(**comparing())
     marts.add_impressions(show(0, "a", 30, 4) + show(0, "b", 30, 9))
@@ -185,7 +206,7 @@ def test_arms_that_never_meet_are_not_compared(make_marts: Callable) -> None:
 
     (row,) = marts.rows("adloom.verdicts")
     assert (row["verdict"], row["difference"], row["p_value"]) == ("needs_more", None, 1)
-    assert "never enough of both on one day in one placement" in row["sentence"]
+    assert "Never enough of both on one day in one placement" in row["sentence"]
 
 
 def test_creatives_can_be_the_arms(make_marts: Callable) -> None:

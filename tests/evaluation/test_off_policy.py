@@ -41,6 +41,8 @@ def test_real_random_logs_foretell_what_bts_earned(campaign: str, open_bandit: C
         assert estimate.supported_mass == pytest.approx(1, abs=0.01)
         assert estimate.effective_sample_size > 1000
     assert gate(estimates) == "passed"
+    assert "nothing says it is worse, nor that it is better" in sentence("random → bts", estimates[0], "en")
+    assert "也没有证据表明更好" in sentence("random → bts", estimates[0], "zh")
 
 
 def test_real_bts_logs_cannot_tell_what_random_would_do_on_women(open_bandit: Callable[[str, str], Log]) -> None:
@@ -85,6 +87,7 @@ def test_a_better_policy_passes_and_a_worse_one_is_held(factor: float, decision:
     assert gate(estimates) == decision
     for estimate in estimates:
         assert estimate.new_value == pytest.approx(factor * estimate.old_value, rel=0.15)
+        assert "nor that it is better" not in sentence("planted", estimate, "en")
 
 
 @pytest.mark.parametrize("campaign", ["all", "men", "women"])

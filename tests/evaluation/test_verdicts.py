@@ -162,7 +162,7 @@ def test_a_winner_alone_may_be_none_among_several(make_marts: Callable[..., Any]
     assert first["p_value"] < 0.05 < first["p_adjusted"] == pytest.approx(5 * first["p_value"])
     assert first["difference_low"] > 0
     assert first["verdict"] == "needs_more"
-    assert "not enough for a winner among 5 comparisons" in first["sentence"]
+    assert "Not decided, as 5 comparisons are read together" in first["sentence"]
 
     alone = marts.shop.model_copy(
         update={
@@ -229,7 +229,7 @@ def test_the_projected_trials_settle_it_if_the_difference_stays(shop: Any, a: An
 def test_without_successes_nothing_is_projected(shop: Any) -> None:
     finding = judged(shop, facts_of(((0, 500), (0, 500))))
     assert (finding.verdict, finding.needed_more) == ("needs_more", None)
-    assert sentence(finding, "en").endswith("too few clicks to say how many more impressions it needs.")
+    assert sentence(finding, "en").endswith("too few clicks to say how many more impressions are needed.")
 
 
 def test_the_split_check_is_a_beta_binomial_bayes_factor() -> None:
@@ -263,29 +263,39 @@ def men(**changes: Any) -> Finding:
 
 def test_sentences_in_english() -> None:
     head = (
-        "bts 0.69 % (69 of 10,000) vs random 0.46 % (46 of 10,000): "
-        "difference +0.23 points, −0.05 … +0.51 at any time; "
+        "bts: 69 clicks in 10,000 impressions (0.69 %); random: 46 clicks in 10,000 impressions (0.46 %). "
+        "bts gets 2.3 more clicks per 1,000 impressions; anything from 0.5 fewer to 5.1 more is possible "
+        "(95 % interval, valid however often you look). "
     )
-    assert sentence(men(), "en") == head + "needs about 60,000 more impressions."
+    assert sentence(men(), "en") == (
+        head + "Not decided: about 60,000 more impressions are needed, if the difference stays as it is."
+    )
     assert sentence(men(verdict="winner", winner="bts"), "en") == head + "bts wins."
     assert (
         sentence(men(verdict="no_difference"), "en")
-        == head + "no difference (less than 10 % of the rate counts as none)."
+        == head + "No difference that matters (less than 10 % of the rate counts as none)."
     )
     broken = men(verdict="split_broken", split=Split((600, 1_000), True, 1e-9))
-    assert sentence(broken, "en") == head + (
-        "the split is broken: 50 % / 50 % was meant, 600 / 1,000 users came, so nothing can be concluded from it."
+    assert sentence(broken, "en") == (
+        "bts: 69 clicks in 10,000 impressions (0.69 %); random: 46 clicks in 10,000 impressions (0.46 %). "
+        "The split is broken: 50 % / 50 % was meant, 600 / 1,000 users came, so nothing can be concluded from it."
     )
-    assert "difference 0.00 points within" in sentence(men(difference=-0.00001), "en")
-    assert "difference −0.10 points within each day and placement" in sentence(men(difference=-0.001), "en")
+    level = "bts and random get as many clicks per 1,000 impressions so far, compared within each day and placement; "
+    assert level + "anything from 0.5 fewer" in sentence(men(difference=-0.00001), "en")
+    assert "1.0 fewer clicks per 1,000 impressions, compared within each day and placement" in sentence(
+        men(difference=-0.001), "en"
+    )
+    sure = men(difference=-0.003, low=-0.005, high=-0.001)
+    assert "the true difference is likely between 1.0 fewer and 5.0 fewer (90 % interval" in sentence(sure, "en", 0.9)
 
 
 def test_sentences_in_chinese() -> None:
     assert sentence(men(), "zh") == (
-        "bts 0.69 %（10,000 次展示中 69 次点击） 对比 random 0.46 %（10,000 次展示中 46 次点击）："
-        "相差 +0.23 个百分点，任何时候查看都在 −0.05 … +0.51 之间；大约还需要 60,000 次展示。"
+        "bts：10,000 次展示中 69 次点击（0.69 %）；random：10,000 次展示中 46 次点击（0.46 %）。"
+        "bts 每千次展示多 2.3 次点击；从少 0.5 次到多 5.1 次都有可能（95 % 区间，每天查看也有效）。"
+        "尚无定论：若差别保持不变，大约还需要 60,000 次展示。"
     )
-    assert sentence(men(verdict="winner", winner="bts"), "zh").endswith("；bts 胜出。")
+    assert sentence(men(verdict="winner", winner="bts"), "zh").endswith("。bts 胜出。")
 
 
 def open_bandit_strata(campaign: str) -> Known:

@@ -87,7 +87,9 @@ def test_counts_and_intervals_stand_beside_every_rate(make_shop: Callable[..., S
     assert "random 7,000 29 0.41%" in text
     assert "bts 7,000 43 0.61%" in text
     assert "the sentence of spring_random_bts" in text
-    assert "About 43,000 more impressions are needed." in text
+    assert "About 43,000 more impressions are needed, if the difference stays as it is." in text
+    # A creative has a share in every placement, so a sentence out of its table names the placement.
+    assert "web:1: creative a: why it changed" in text
     assert "Shares that the plan for 8 Mar 2024 moves by a percentage point or more: 2." in text
     assert text.index("10% → 19%") < text.index("50% → 45%")
     assert "40% → 40%" not in text
@@ -168,6 +170,62 @@ def test_cr_only_where_conversions_are_logged_with_its_maturity(make_shop: Calla
     assert "spring bts 50 3 7.50% 2.00 – 15.00% not mature (80% known)" in text
     assert "CR is not final: by experience, 80% of the conversions of these clicks are known." in text
     assert "logs no conversions" not in text
+    assert "1 of the 1 figures below are not mature: more conversions are on their way. Do not act on them yet." in text
+
+
+def test_an_open_cr_without_history_claims_no_experience(make_shop: Callable[..., Shop], write: Any) -> None:
+    def first_days(rows: Any) -> None:
+        state = {"cohort_clicks": 50, "conversions": 3, "cr": None, "completeness": None, "is_mature": False}
+        rows.evaluation(date(2024, 3, 7), 7, "policy", 7000, 50, campaign_id="spring", policy_id="bts", **state)
+        rows.evaluation(date(2024, 3, 7), 7, "overall", 7000, 50, **state)
+        rows.connection.exec_driver_sql(
+            "insert into marts.fct_creative_daily (creative_id, known_date, conversions) values ('a', '2024-03-06', 3)"
+        )
+
+    text = write(make_shop(), first_days).text
+    assert "CR is not final: these clicks may still convert, and this shop has too little history" in text
+    assert "by experience" not in text
+    assert "spring bts 50 3 – not enough data not mature" in text
+
+
+def lift(rows: Any, **values: Any) -> None:
+    row = {"adaptive_impressions": 0, "adaptive_clicks": 0, "holdout_impressions": 0, "holdout_clicks": 0}
+    rows.add("holdout_lift", day=date(2024, 3, 7), window_days=7, sentence="of the lift", **row | values)
+
+
+def test_a_plan_that_nobody_follows_is_called_a_proposal(make_shop: Callable[..., Shop], write: Any) -> None:
+    def unused(rows: Any) -> None:
+        rows.rates(RATES)
+        rows.plan({"a": (0.10, 0.19), "b": (0.9, 0.81)})
+        lift(rows)
+
+    text = write(make_shop(), unused).text
+    assert text.count("The shares are a proposal until the ad server uses the published plan.") == 2
+    assert "no impression has followed a plan yet" in text
+    assert "follows the plan 0 0" not in text
+    assert "proposal" not in write(make_shop(id="obedient"), full).text
+
+
+@pytest.mark.parametrize(
+    ("interval", "part", "said"),
+    [
+        ((0.02, 0.3), "What is known", "changes of shares pay: lift +15% over the holdout (+2% to +30%)"),
+        ((-0.1, 0.3), "What is not known yet", "the lift so far, +15%, may be chance (-10% to +30%)"),
+        ((-0.3, -0.1), "What is known", "changes of shares cost clicks"),
+    ],
+)
+def test_a_lift_is_known_only_when_its_interval_leaves_zero(
+    make_shop: Callable[..., Shop], write: Any, interval: tuple[float, float], part: str, said: str
+) -> None:
+    def measured(rows: Any) -> None:
+        rows.rates(RATES)
+        counts = {"adaptive_impressions": 9500, "adaptive_clicks": 60, "holdout_impressions": 500, "holdout_clicks": 20}
+        lift(rows, lift=0.15, lift_low=interval[0], lift_high=interval[1], **counts)
+
+    text = write(make_shop(), measured).text
+    parts = ("What is known", "What is not known yet", "CTR by campaign")
+    assert said in text
+    assert max((one for one in parts if one in text[: text.index(said)]), key=text.index) == part
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,15 @@ MAX_SHARE_CHANGE = 0.3  # the default of a shop
 
 
 def production(algorithm: Algorithm) -> Strategy:
-    """What `adloom.strategy.plan` does each night for one placement of one family, in many worlds at once."""
+    """What `adloom.strategy.plan` does each night for one placement of one family, in many worlds at once.
+
+    That it does is tested in `tests/strategy/test_plan.py`, against a shop's own run.
+    """
 
     def tomorrow(shown: Floats, clicks: Floats, today: Floats) -> tuple[Floats, Floats]:
-        parent = shrunk_rate(clicks.sum((-2, -1)), shown.sum((-2, -1)), DEFAULT_CTR)
+        parent: Floats | float = DEFAULT_CTR
+        for _ in ("shop", "segment", "placement"):
+            parent = shrunk_rate(clicks.sum((-2, -1)), shown.sum((-2, -1)), parent)
         belief = posterior(shown, clicks, parent, np.zeros(shown.shape[-2], dtype=np.intp))
         best = probability_best(belief.alpha, belief.beta)
         return next_shares(target_shares(best, algorithm), today, MAX_SHARE_CHANGE), best

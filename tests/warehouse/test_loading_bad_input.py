@@ -151,6 +151,17 @@ def test_a_json_key_that_is_nearly_user_id_is_rejected(
     assert reasons(rejected, lenient_shop) == [(2, "has a key that differs from the contract only in case or spaces")]
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_user_ids_are_not_kept_aside_in_a_table_without_users(
+    lenient_shop: Shop, put: Any, raw: Any, rejected: Any, name: str
+) -> None:
+    put(lenient_shop, name, [{"item_id": "i1", "user_id": "u1"}], table="items")
+    ingest(lenient_shop, DAY)
+    assert raw(lenient_shop, "select * from raw.items") == []
+    [(_, reason)] = reasons(rejected, lenient_shop, table="items")
+    assert reason.endswith("but items may not hold user ids")
+
+
 # Rows -----------------------------------------------------------------------------------------------------------------
 
 
@@ -194,7 +205,8 @@ def test_a_row_that_breaks_a_rule_is_kept_apart_with_its_reason(
     ("table", "row", "reason"),
     [
         ("behaviours", {"quantity": "2.5"}, "quantity is not a whole number"),
-        ("behaviours", {"quantity": "-1"}, "quantity must not be negative"),
+        ("behaviours", {"quantity": "-1"}, "quantity must be from 0 to 1,000,000,000"),
+        ("behaviours", {"quantity": "1000000001"}, "quantity must be from 0 to 1,000,000,000"),
         ("behaviours", {"price": "-0.01"}, "price must not be negative"),
         ("behaviours", {"behaviour": "stare"}, "behaviour is not one of view, search, favourite, cart, purchase"),
         ("behaviours", {"user_id": ""}, "user_id is missing"),

@@ -22,7 +22,7 @@ final as (
         behaviours.behaviour_date,
         count(*) as events,
         cast(coalesce(sum(behaviours.quantity), 0) as bigint) as quantity,
-        cast(coalesce(sum(behaviours.price * behaviours.quantity), 0) as decimal(18, 6)) as value,
+        cast(coalesce(sum(behaviours.price * behaviours.quantity), 0) as decimal(38, 6)) as value,
         {{ known_date() }} as known_date
     from behaviours
     anti join duplicates

@@ -90,8 +90,8 @@ final as (
         cast(impressions as bigint) as impressions,
         cast(clicks as bigint) as clicks,
         cast(conversions as bigint) as conversions,
-        cast(coalesce(conversions_value, 0) as decimal(18, 6)) as conversions_value,
-        cast(coalesce(cost, 0) as decimal(18, 6)) as cost,
+        cast(coalesce(conversions_value, 0) as decimal(38, 6)) as conversions_value,
+        cast(coalesce(cost, 0) as decimal(38, 6)) as cost,
         cast(invalid_impressions as bigint) as invalid_impressions,
         cast(invalid_clicks as bigint) as invalid_clicks,
         {{ known_date() }} as known_date

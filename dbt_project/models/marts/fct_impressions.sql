@@ -2,14 +2,18 @@ with impressions as (
     select * from {{ ref('int_impressions__flagged') }}
 ),
 
+-- While later known_dates wait to be built again after a re-delivery, their outcomes stand beside the fresh ones of
+-- an earlier known_date. The earliest is the one that holds as of every day up to the last one built.
 clicks as (
     select * from {{ ref('int_clicks__linked') }}
     where invalid_reason is null
+    qualify row_number() over (partition by impression_known_date, impression_id order by known_date) = 1
 ),
 
 conversions as (
     select * from {{ ref('int_conversions__attributed') }}
     where is_counted
+    qualify row_number() over (partition by impression_known_date, impression_id order by known_date) = 1
 ),
 
 final as (

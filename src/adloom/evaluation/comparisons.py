@@ -26,6 +26,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Connection,
     Date,
     DateTime,
@@ -61,6 +62,7 @@ _IMPRESSIONS = table(
     column("is_valid", Boolean),
     column("user_hash", String),
     column("creative_id", String),
+    column("segment_id", String),
     column("policy_id", String),
     column("campaign_id", String),
     column("placement", String),
@@ -89,7 +91,7 @@ Stratum = tuple[date, str]
 
 @dataclass(frozen=True)
 class Known:
-    """A comparison's strata (date × placement, ascending) as of a day. Arrays have the shape (strata, 2).
+    """A comparison's strata (date × placement of a segment, ascending) as of a day. Arrays have the shape (strata, 2).
 
     ``users`` counts distinct users of a cell and ``clusters`` these plus trials without a user. ``own`` and ``cross``
     are the clustered variance of each date (`sequences.user_variance`). Dates up to ``carried_to`` come from the store.
@@ -233,7 +235,7 @@ def _trials(shop: Shop, comparison: Comparison, day: date) -> Select[Any] | None
     of_both = _impressions(comparison, day)
     if comparison.metric == "ctr":
         is_success = func.coalesce(i.click_known_date <= day, False)
-        return of_both.add_columns(i.impression_date.label("stratum_date"), i.placement, is_success.label("is_success"))
+        return of_both.add_columns(i.impression_date.label("stratum_date"), _place(), is_success.label("is_success"))
 
     newest = day - timedelta(days=shop.attribution_window_days)
     if newest < comparison.started_on:
@@ -245,10 +247,19 @@ def _trials(shop: Shop, comparison: Comparison, day: date) -> Select[Any] | None
     )
     is_success = func.coalesce(and_(i.conversion_known_date <= day, i.conversion_at < cohorts.c.converts_before), False)
     return (
-        of_both.add_columns(i.click_date.label("stratum_date"), i.placement, is_success.label("is_success"))
+        of_both.add_columns(i.click_date.label("stratum_date"), _place(), is_success.label("is_success"))
         .join_from(_IMPRESSIONS, cohorts, i.click_date == cohorts.c.click_date)
         .where(i.click_known_date <= day)
     )
+
+
+def _place() -> ColumnElement[str]:
+    """The placement, named together with the segment where there are segments.
+
+    A plan has its own shares in every segment: pooled over segments of different CTR, equal arms would look unequal.
+    """
+    i = _IMPRESSIONS.c
+    return case((i.segment_id == "all", i.placement), else_=i.placement + " · " + i.segment_id).label("placement")
 
 
 def _window_end(shop: Shop, click_date: date) -> datetime:

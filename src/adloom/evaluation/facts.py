@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Date, DateTime, MetaData, Numeric, Table, Text
 
-MONEY = Numeric(18, 6)
+MONEY = Numeric(38, 6)
 _marts = MetaData(schema="marts")
 
 impressions = Table(

@@ -75,55 +75,55 @@ class Estimate:
     decision: Decision
 
 
-def estimate_change(log: Log, target: Floats, confidence: float = 0.95) -> tuple[Estimate, Estimate]:
+@dataclass(frozen=True)
+class _Value:
+    """A target's value on a log: by both estimators, each with its influence function, shape (rows,)."""
+
+    supported_mass: float
+    effective_sample_size: float
+    largest_weight: float
+    snips: tuple[float, Floats]
+    doubly_robust: tuple[float, Floats]
+
+
+def estimate_change(
+    log: Log, target: Floats, confidence: float = 0.95, reference: Floats | None = None
+) -> tuple[Estimate, Estimate]:
     """SNIPS and doubly robust estimates of replacing the logging policy by ``target`` (contexts, actions).
+
+    With a ``reference`` target that one is replaced instead: both are estimated on the log, and sample size and weight
+    are those of the worse founded of the two. Without it the old value is the log's own CTR.
 
     The value is that of the target's supported part: creatives never shown in a context have no evidence, enter only
     through exploration, and are counted in ``supported_mass``. The doubly robust model is the creative's own CTR in the
     context without the impression at hand, shrunk towards the context's.
     """
-    if target.min() < 0 or not np.allclose(target.sum(-1), 1):
-        raise ValueError("the target must be shares that sum to 1 in every context")
     impressions = log.count.sum()
     clicks = (log.count * log.click).sum()
     if not impressions:
         raise ValueError("the log has no impressions")
-    shown, clicked = log.table(log.count, target.shape), log.table(log.count * log.click, target.shape)
-    supported = np.where(shown > 0, target, 0.0)
-    context_share = shown.sum(-1) / impressions
-    mass = float((context_share * supported.sum(-1)).sum())
-    weight = target[log.context, log.action] / log.propensity
-    weight_sum = (log.count * weight).sum()
-    squares = (log.count * weight**2).sum()
-    effective = float(weight_sum**2 / squares) if squares else 0.0
-    old = float(clicks / impressions)
-
-    mean_weight = weight_sum / impressions
-    value = float((log.count * weight * log.click).sum() / weight_sum) if weight_sum else math.nan
-    snips = (value, weight * (log.click - value) / mean_weight if weight_sum else np.full_like(weight, math.nan))
-
-    base = ((clicked.sum(-1) + 1) / (shown.sum(-1) + 1 / max(old, 1e-6)))[:, None]
-    model = (clicked + MODEL_CLICKS) / (shown + MODEL_CLICKS / base)
-    place = (log.context, log.action)
-    without = (clicked[place] - log.click + MODEL_CLICKS) / (shown[place] - 1 + MODEL_CLICKS / base[log.context, 0])
-    direct = (supported * model).sum(-1)[log.context] - supported[place] * (model[place] - without)
-    robust_terms = (direct + weight * (log.click - without)) / mass if mass else np.full_like(weight, math.nan)
-    robust_value = float((log.count * robust_terms).sum() / impressions)
-    robust = (robust_value, robust_terms - robust_value)
+    value = _value(log, target)
+    logged = float(clicks / impressions)
+    before = (logged, log.click - logged)
+    replaced = _Value(1.0, math.inf, 0.0, before, before) if reference is None else _value(log, reference)
+    effective = min(value.effective_sample_size, replaced.effective_sample_size)
+    largest = max(value.largest_weight, replaced.largest_weight)
 
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     found = []
-    for name, (new, influence) in (("snips", snips), ("doubly_robust", robust)):
+    for name, (new, influence), (old, old_influence) in (
+        ("snips", value.snips, replaced.snips),
+        ("doubly_robust", value.doubly_robust, replaced.doubly_robust),
+    ):
         error = _standard_error(influence, log.count)
-        paired = _standard_error(influence - (log.click - old), log.count)
+        paired = _standard_error(influence - old_influence, log.count)
         difference = new - old
-        largest = float(weight.max())
         found.append(
             Estimate(
                 estimator=name,  # type: ignore[arg-type]
                 impressions=int(impressions),
                 clicks=int(clicks),
-                supported_mass=mass,
+                supported_mass=value.supported_mass,
                 effective_sample_size=effective,
                 largest_weight=largest,
                 old_value=old,
@@ -137,6 +137,35 @@ def estimate_change(log: Log, target: Floats, confidence: float = 0.95) -> tuple
             )
         )
     return found[0], found[1]
+
+
+def _value(log: Log, target: Floats) -> _Value:
+    if target.min() < 0 or not np.allclose(target.sum(-1), 1):
+        raise ValueError("the target must be shares that sum to 1 in every context")
+    impressions = log.count.sum()
+    shown, clicked = log.table(log.count, target.shape), log.table(log.count * log.click, target.shape)
+    supported = np.where(shown > 0, target, 0.0)
+    context_share = shown.sum(-1) / impressions
+    mass = float((context_share * supported.sum(-1)).sum())
+    weight = target[log.context, log.action] / log.propensity
+    weight_sum = (log.count * weight).sum()
+    squares = (log.count * weight**2).sum()
+    effective = float(weight_sum**2 / squares) if squares else 0.0
+    old = float((log.count * log.click).sum() / impressions)
+
+    mean_weight = weight_sum / impressions
+    value = float((log.count * weight * log.click).sum() / weight_sum) if weight_sum else math.nan
+    snips = (value, weight * (log.click - value) / mean_weight if weight_sum else np.full_like(weight, math.nan))
+
+    base = ((clicked.sum(-1) + 1) / (shown.sum(-1) + 1 / max(old, 1e-6)))[:, None]
+    model = (clicked + MODEL_CLICKS) / (shown + MODEL_CLICKS / base)
+    place = (log.context, log.action)
+    without = (clicked[place] - log.click + MODEL_CLICKS) / (shown[place] - 1 + MODEL_CLICKS / base[log.context, 0])
+    direct = (supported * model).sum(-1)[log.context] - supported[place] * (model[place] - without)
+    robust_terms = (direct + weight * (log.click - without)) / mass if mass else np.full_like(weight, math.nan)
+    robust_value = float((log.count * robust_terms).sum() / impressions)
+    robust = (robust_value, robust_terms - robust_value)
+    return _Value(mass, effective, float(weight.max()), snips, robust)
 
 
 def decide(effective_sample_size: float, largest_weight: float, difference_high: float) -> Decision:
@@ -165,20 +194,29 @@ def sentence(change: str, estimate: Estimate, language: Literal["zh", "en"]) -> 
             else f"{change}: refused. The log of {counts[0]} impressions is worth {counts[1]} of the new policy's "
             f"(largest weight {counts[2]}): it cannot tell what the new policy would do"
         )
-    values = f"{100 * estimate.old_value:.3f} %", f"{100 * estimate.new_value:.3f} %"
-    interval = f"{1000 * estimate.difference_low:+.2f}", f"{1000 * estimate.difference_high:+.2f}"
+    values = f"{100 * estimate.old_value:.2f} %", f"{100 * estimate.new_value:.2f} %"
+    bounds = (estimate.difference_low, estimate.difference_high)
+    interval = [f"{1000 * bound:+.1f}".replace("-", "−") for bound in bounds]
     untried = f"{100 * (1 - estimate.supported_mass):.1f} %"
+    has_untried = untried != "0.0 %"
     if language == "zh":
-        verdict = "暂缓：新策略更差" if estimate.decision == "held" else "通过：没有证据表明新策略更差"
+        unproven = "，也没有证据表明更好" if estimate.difference_low <= 0 else ""
+        verdict = "暂缓：新策略更差" if estimate.decision == "held" else f"通过：没有证据表明新策略更差{unproven}"
+        rest = f"；新策略有 {untried} 的流量从未试过，只能通过探索进入" if has_untried else ""
         return (
-            f"{change}：{verdict}。CTR {values[0]} → {values[1]}，每千次展示相差 {interval[0]} 至 {interval[1]} 次点击"
-            f"（{counts[0]} 次展示，{estimate.clicks:,} 次点击；新策略有 {untried} 的流量从未试过，只能通过探索进入）"
+            f"{change}：{verdict}。CTR 由 {values[0]} 变为估计的 {values[1]}，"
+            f"每千次展示相差 {interval[0]} 至 {interval[1]} 次点击"
+            f"（{counts[0]} 次展示，{estimate.clicks:,} 次点击{rest}）"
         )
-    verdict = "held, the new policy is worse" if estimate.decision == "held" else "passed, nothing says it is worse"
+    unproven = ", nor that it is better" if estimate.difference_low <= 0 else ""
+    passed = f"passed, nothing says it is worse{unproven}"
+    verdict = "held, the new policy is worse" if estimate.decision == "held" else passed
+    rest = f"; {untried} of the new policy's traffic was never tried and enters only through exploration"
+    rest = rest if has_untried else ""
     return (
-        f"{change}: {verdict}. CTR {values[0]} → {values[1]}, a difference of {interval[0]} to {interval[1]} clicks "
-        f"per 1,000 impressions ({counts[0]} impressions, {estimate.clicks:,} clicks; {untried} of the new policy's "
-        "traffic was never tried and enters only through exploration)"
+        f"{change}: {verdict}. CTR {values[0]}, estimated {values[1]} with the new policy, a difference of "
+        f"{interval[0]} to {interval[1]} clicks per 1,000 impressions "
+        f"({counts[0]} impressions, {estimate.clicks:,} clicks{rest})"
     )
 
 

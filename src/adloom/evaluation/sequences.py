@@ -1,9 +1,10 @@
 """Confidence sequences for the difference of two rates: what may be read every day and still be believed.
 
-**Estimate.** Within each stratum (day × placement) the arms' rates are subtracted, and the strata are combined with
-the weights h = n_a n_b / (n_a + n_b). The weights depend on how many trials each arm got, never on their outcomes,
-so shares that follow the outcomes of earlier days (Thompson sampling) and days of different level cannot make a
-difference of their own (Simpson's paradox). The *score* is Σ h (rate_b − rate_a); score / Σ h is the difference.
+**Estimate.** Within each stratum (day × placement, of one segment) the arms' rates are subtracted, and the strata are
+combined with the weights h = n_a n_b / (n_a + n_b). The weights depend on how many trials each arm got, never on
+their outcomes, so shares that follow the outcomes of earlier days (Thompson sampling) and days of different level
+cannot make a difference of their own (Simpson's paradox). The *score* is Σ h (rate_b − rate_a); score / Σ h is the
+difference.
 
 **Variance** of the score, the larger of two:
 

@@ -201,7 +201,7 @@ def _row(shop: Shop, day: date, facts: Known, finding: Finding) -> dict[str, Any
         "sample_ratio_p": finding.split.p_value if finding.split else None,
         "needed_more": finding.needed_more,
         "carried_to": facts.carried_to,
-        "sentence": sentence(finding, shop.language),
+        "sentence": sentence(finding, shop.language, shop.evaluation.confidence),
     }
 
 
@@ -213,20 +213,28 @@ _WORDS: dict[str, dict[str, str]] = {
         "cr_successes": "conversions",
         "users": "users",
         "impressions": "impressions",
-        "arm": "{arm} {rate} ({successes} of {trials})",
+        "arm": "{arm}: {successes} {success} in {trials} {unit} ({rate})",
         "empty_arm": "{arm} has no {unit} yet",
         "empty_cr_arm": "{arm} has no mature click cohort yet",
-        "versus": "{b} vs {a}",
-        "interval": "{versus}: difference {difference} points{within}, {low} … {high} at any time; {end}",
-        "within": " within each day and placement",
-        "apart": "{versus}: never enough of both on one day in one placement to compare them; {end}",
+        "versus": "{b}; {a}.",
+        "ahead": "{versus} {b} gets {difference} {successes} per 1,000 {unit}{within}; {range}. {end}",
+        "level": "{versus} {b} and {a} get as many {successes} per 1,000 {unit} so far{within}; {range}. {end}",
+        "more": "{count} more",
+        "fewer": "{count} fewer",
+        "within": ", compared within each day and placement",
+        "possible": "anything from {low} to {high} is possible ({confidence} interval, valid however often you look)",
+        "between": "the true difference is likely between {low} and {high} "
+        "({confidence} interval, valid however often you look)",
+        "apart": "{versus} Never enough of both on one day in one placement to compare them. {end}",
+        "broken": "{versus} {end}",
         "winner": "{winner} wins.",
-        "no_difference": "no difference (less than {margin} of the rate counts as none).",
-        "needs_more": "needs about {more} more {unit}.",
-        "needs_more_together": "not enough for a winner among {together} comparisons, needs about {more} more {unit}.",
-        "needs_unknown": "too few {successes} to say how many more {unit} it needs.",
+        "no_difference": "No difference that matters (less than {margin} of the rate counts as none).",
+        "needs_more": "Not decided: about {more} more {unit} are needed, if the difference stays as it is.",
+        "needs_more_together": "Not decided, as {together} comparisons are read together: about {more} more {unit} are "
+        "needed, if the difference stays as it is.",
+        "needs_unknown": "Not decided: too few {successes} to say how many more {unit} are needed.",
         "split_broken": (
-            "the split is broken: {shares} was meant, {units} {unit} came, so nothing can be concluded from it."
+            "The split is broken: {shares} was meant, {units} {unit} came, so nothing can be concluded from it."
         ),
     },
     "zh": {
@@ -236,25 +244,34 @@ _WORDS: dict[str, dict[str, str]] = {
         "cr_successes": "转化",
         "users": "位用户",
         "impressions": "次展示",
-        "arm": "{arm} {rate}（{trials} 次{unit}中 {successes} 次{success}）",
+        "arm": "{arm}：{trials} 次{unit}中 {successes} 次{success}（{rate}）",
         "empty_arm": "{arm} 尚无{unit}",
         "empty_cr_arm": "{arm} 尚无已成熟的点击批次",
-        "versus": "{b} 对比 {a}",
-        "interval": "{versus}：相差 {difference} 个百分点{within}，任何时候查看都在 {low} … {high} 之间；{end}",
+        "versus": "{b}；{a}。",
+        "ahead": "{versus}{b} 每千次{unit}{difference}{successes}{within}；{range}。{end}",
+        "level": "{versus}目前 {b} 与 {a} 每千次{unit}的{successes}相同{within}；{range}。{end}",
+        "more": "多 {count} 次",
+        "fewer": "少 {count} 次",
         "within": "（按天与版位分别比较）",
-        "apart": "{versus}：两者从未在同一天同一版位有足够数据，无法比较；{end}",
+        "possible": "从{low}到{high}都有可能（{confidence} 区间，每天查看也有效）",
+        "between": "真实差别很可能在{low}与{high}之间（{confidence} 区间，每天查看也有效）",
+        "apart": "{versus}两者从未在同一天同一版位有足够数据，无法比较。{end}",
+        "broken": "{versus}{end}",
         "winner": "{winner} 胜出。",
         "no_difference": "没有差别（小于比率的 {margin} 视为无差别）。",
-        "needs_more": "大约还需要 {more} 次{unit}。",
-        "needs_more_together": "同时比较 {together} 项，尚不足以判定胜者，大约还需要 {more} 次{unit}。",
-        "needs_unknown": "{successes}太少，暂时无法估计还需要多少{unit}。",
+        "needs_more": "尚无定论：若差别保持不变，大约还需要 {more} 次{unit}。",
+        "needs_more_together": "同时比较 {together} 项，尚无定论：若差别保持不变，大约还需要 {more} 次{unit}。",
+        "needs_unknown": "尚无定论：{successes}太少，暂时无法估计还需要多少{unit}。",
         "split_broken": "分流异常：原定 {shares}，实际 {units} {unit}，因此不能下任何结论。",
     },
 }
 
 
-def sentence(finding: Finding, language: Literal["zh", "en"]) -> str:
-    """The finding for a marketer: counts, interval and what follows."""
+def sentence(finding: Finding, language: Literal["zh", "en"], confidence: float = 0.95) -> str:
+    """The finding for a marketer: counts, difference and interval per 1,000, and what follows.
+
+    A broken split gets counts only: a difference and an interval would look like a finding.
+    """
     words = _WORDS[language]
     comparison = finding.comparison
     metric = comparison.metric
@@ -274,18 +291,31 @@ def sentence(finding: Finding, language: Literal["zh", "en"]) -> str:
             success=words[f"{metric}_successes"],
         )
 
+    def per_thousand(value: float) -> str:
+        rounded = round(value * 1000, digits - 1)
+        return words["fewer" if rounded < 0 else "more"].format(count=f"{abs(rounded):,.{digits - 1}f}")
+
     versus = words["versus"].format(a=arm(0), b=arm(1))
     end = _ending(finding, words)
+    if finding.verdict == "split_broken":
+        return words["broken"].format(versus=versus, end=end)
     if finding.difference is None or finding.low is None or finding.high is None:
         return words["apart"].format(versus=versus, end=end)
-    shown = _points(finding.difference, digits)
-    is_plain = None not in rates and _points(rates[1] - rates[0], digits) == shown  # type: ignore[operator]
-    return words["interval"].format(
+    shown = per_thousand(finding.difference)
+    is_plain = None not in rates and per_thousand(rates[1] - rates[0]) == shown  # type: ignore[operator]
+    bounds = sorted((finding.low, finding.high), key=abs) if finding.high < 0 else (finding.low, finding.high)
+    excludes_zero = finding.low > 0 or finding.high < 0
+    return words["ahead" if round(finding.difference * 1000, digits - 1) else "level"].format(
         versus=versus,
+        a=comparison.arms[0],
+        b=comparison.arms[1],
         difference=shown,
+        successes=words[f"{metric}_successes"],
+        unit=words[metric],
         within="" if is_plain else words["within"],
-        low=_points(finding.low, digits),
-        high=_points(finding.high, digits),
+        range=words["between" if excludes_zero else "possible"].format(
+            low=per_thousand(bounds[0]), high=per_thousand(bounds[1]), confidence=f"{confidence * 100:g} %"
+        ),
         end=end,
     )
 
@@ -308,9 +338,3 @@ def _ending(finding: Finding, words: dict[str, str]) -> str:
     excludes_zero = finding.low is not None and finding.high is not None and finding.low * finding.high > 0
     form = "needs_more_together" if excludes_zero and finding.together > 1 else "needs_more"
     return words[form].format(more=f"{finding.needed_more:,}", unit=unit, together=finding.together)
-
-
-def _points(value: float, digits: int) -> str:
-    """Percentage points with a typographic sign, none for zero."""
-    rounded = round(value * 100, digits)
-    return f"{rounded:+.{digits}f}".replace("-", "−") if rounded else f"{0:.{digits}f}"

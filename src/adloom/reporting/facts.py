@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, column, func, select, table
 
 from adloom.shop import Shop
+from adloom.strategy import approvals
 from adloom.warehouse import ledger
 
 WINDOW_DAYS = 7
@@ -54,6 +55,11 @@ class Facts:
     invalid_impressions: int
 
     @property
+    def follows_plan(self) -> bool:
+        """Whether any impression of the window was chosen by a plan."""
+        return self.lift is not None and self.lift.adaptive_impressions + self.lift.holdout_impressions > 0
+
+    @property
     def first(self) -> date:
         return first_day(self.day)
 
@@ -76,11 +82,8 @@ def read(connection: Connection, shop: Shop, day: date) -> Facts:
     plan = connection.execute(
         select(ledger.plans).where(ledger.plans.c.day == day).order_by(ledger.plans.c.version.desc()).limit(1)
     ).one_or_none()
-    decisions = connection.execute(
-        select(ledger.approvals.c.creative_id, func.max(ledger.approvals.c.decision == "approved"))
-        .where(ledger.approvals.c.decided_on <= day)
-        .group_by(ledger.approvals.c.creative_id)
-    ).all()
+    decided = select(ledger.approvals.c.creative_id).where(ledger.approvals.c.decided_on <= day).distinct()
+    creatives = frozenset(connection.scalars(decided))
     quality, files = ledger.quality_results, ledger.landing_files
     return Facts(
         day=day,
@@ -99,8 +102,8 @@ def read(connection: Connection, shop: Shop, day: date) -> Facts:
         ).all(),
         plan=plan,
         allocations=[] if plan is None else _allocations(connection, plan.plan_id),
-        creatives=len(decisions),
-        approved=sum(1 for _, is_approved in decisions if is_approved),
+        creatives=len(creatives),
+        approved=len(creatives & approvals.approved(connection, day)),
         quality=connection.execute(
             select(quality)
             .where(quality.c.day.between(first, day))

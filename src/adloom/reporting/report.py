@@ -13,7 +13,7 @@ from datetime import date, timedelta
 from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
@@ -23,6 +23,7 @@ from adloom.reporting.facts import WINDOW_DAYS, Facts, Record, read
 from adloom.reporting.snapshots import open_snapshot
 from adloom.reporting.words import Words
 from adloom.shop import Shop
+from adloom.strategy.wording import change_head
 
 STRICTNESS = ("passed", "held", "refused")
 OUTCOMES = ("passed", "skipped", "warned", "failed")
@@ -36,6 +37,7 @@ MOVED = 0.01
 VISIBLE = 0.0005
 """A share that moves less looks the same before and after."""
 DECIDED = ("winner", "no_difference")
+LIFT_FIGURES = (("lift", ""), ("low", "_low"), ("high", "_high"))
 
 
 def write(shop: Shop, day: date) -> Path:
@@ -65,6 +67,7 @@ def render(shop: Shop, facts: Facts) -> str:
     in_groups = {verdict.comparison for group in groups for verdict in group.verdicts}
     largest = max((estimate.high for group in groups for estimate in group.estimates), default=0.0)
     moves = [one for one in facts.allocations if abs(one.share - (one.share_before or 0)) >= VISIBLE][:MOST_MOVES]
+    cr_rows = [row for row in facts.policies if row.cohort_clicks] if facts.has_conversions else []
     return _template().render(
         shop=shop,
         facts=facts,
@@ -91,7 +94,9 @@ def render(shop: Shop, facts: Facts) -> str:
         doors=_doors(facts),
         not_green=[row for row in facts.quality if row.day == facts.day and not row.is_passed],
         policy_changes=_policy_changes(facts),
-        cr_rows=[row for row in facts.policies if row.cohort_clicks] if facts.has_conversions else [],
+        cr_rows=cr_rows,
+        immature=sum(not row.is_mature for row in cr_rows),
+        reason=partial(_reason, language=shop.language),
         most_series=MOST_SERIES,
     )
 
@@ -258,9 +263,22 @@ def _say_what_is_open(summary: Summary, facts: Facts, say: Words) -> None:
     if not facts.has_conversions:
         summary.unknown.append(say("no_conversions"))
     elif facts.overall is not None and facts.overall.cohort_clicks and not facts.overall.is_mature:
-        summary.unknown.append(say("not_mature", share=words.share(facts.overall.completeness)))
-    if facts.lift is not None and facts.lift.lift is None:
-        summary.unknown.append(say("lift_none"))
+        known = facts.overall.completeness
+        summary.unknown.append(
+            say("not_mature_unknown") if known is None else say("not_mature", share=words.share(known))
+        )
+    if facts.lift is None:
+        return
+    if facts.lift.lift is None:
+        summary.unknown.append(say("lift_none" if facts.follows_plan else "lift_unused"))
+        return
+    figures = {name: words.change(getattr(facts.lift, f"lift{end}")) for name, end in LIFT_FIGURES}
+    if facts.lift.lift_low > 0:
+        summary.known.append(say("lift_sure", **figures))
+    elif facts.lift.lift_high < 0:
+        summary.known.append(say("lift_harm", **figures))
+    else:
+        summary.unknown.append(say("lift_open", **figures))
 
 
 def _say_quality(summary: Summary, facts: Facts, say: Words) -> None:
@@ -288,7 +306,22 @@ def _say_tomorrow(summary: Summary, facts: Facts, say: Words) -> None:
         return
     moved = [one for one in facts.allocations if abs(one.share - (one.share_before or 0)) >= MOVED]
     summary.tomorrow.append(say("plan_moves" if moved else "plan_still", day=tomorrow, count=len(moved)))
-    summary.tomorrow.extend(_first(one.sentence for one in moved if one.sentence))
+    if not facts.follows_plan:
+        summary.tomorrow.append(say("plan_unused", days=WINDOW_DAYS))
+    summary.tomorrow.extend(
+        _first(say("at_place", place=_place(one), sentence=one.sentence) for one in moved if one.sentence)
+    )
+
+
+def _place(move: Record) -> str:
+    """Where a share counts: a creative has one in every placement and segment."""
+    return move.placement if move.segment_id == "all" else f"{move.placement} · {move.segment_id}"
+
+
+def _reason(move: Record, language: Literal["zh", "en"]) -> str:
+    """The sentence about a change without the name and shares that stand beside it."""
+    head = change_head(move.creative_id, move.share_before, move.share, language)
+    return (move.sentence or "").removeprefix(head).lstrip(",;，； ")
 
 
 def _first(sentences: Iterable[str]) -> list[str]:

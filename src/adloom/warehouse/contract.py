@@ -91,7 +91,10 @@ def _money(name: str) -> Column:
 
 
 def _count(name: str) -> Column:
-    return Column(name, Kind.COUNT, range_sql=f"{name} >= 0", range_words="must not be negative")
+    # A day's sums must fit: a billion pieces in one event is a broken counter, not a purchase.
+    return Column(
+        name, Kind.COUNT, range_sql=f"{name} between 0 and 1000000000", range_words="must be from 0 to 1,000,000,000"
+    )
 
 
 AD_EVENTS = LandingTable(

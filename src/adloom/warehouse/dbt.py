@@ -46,7 +46,7 @@ _KNOWN_DATE_OF = {"fct_impressions": "impression_known_date"}
 REACH_IN_LOOKBACKS = 6
 # Users' state is carried forward without end, so all deliveries of these tables count.
 _STATEFUL_TABLES = ("users", "privacy_requests")
-# The manifest digest that the loader gives a known_date whose folders have vanished.
+# The manifest digest that the loader gives a known_date whose folders have vanished, until its marts are emptied.
 GONE = ""
 # Parsing needs some known_date; nothing is built from this one.
 _PARSE_ONLY = date(1970, 1, 1)
@@ -87,10 +87,11 @@ def build(shop: Shop, day: date) -> BuildReport:
     report = BuildReport()
     if stale:
         project = _Project(shop)
-        for position, (known_date, digest) in enumerate(sorted(stale.items())):
+        for known_date, digest in sorted(stale.items()):
             started = time.monotonic()
-            _store_digest(shop, known_date, None)
-            project.build(known_date, with_views=position == 0)
+            if not _claim(shop, known_date, digest):
+                continue
+            project.build(known_date, with_views=not report.known_dates)
             rows = _store_digest(shop, known_date, digest)
             for mart, count in rows.items():
                 report.rows[mart] = report.rows.get(mart, 0) + count
@@ -141,7 +142,9 @@ def _stale_known_dates(connection: Connection, shop: Shop, day: date) -> dict[da
     ).all()
     expected = _expected_digests(shop, {row.known_date: row.manifest_digest for row in rows}, stateful)
     stale: dict[date, str | None] = {
-        row.known_date: expected[row.known_date] for row in rows if row.marts_digest != expected[row.known_date]
+        row.known_date: expected.get(row.known_date)
+        for row in rows
+        if row.manifest_digest == GONE or row.marts_digest != expected[row.known_date]
     }
     built = _built_known_dates(connection, day)
     return {**stale, **dict.fromkeys(built - expected.keys())}
@@ -164,7 +167,7 @@ def _expected_digests(shop: Shop, manifests: Mapping[date, str], stateful: Itera
     reach = timedelta(days=REACH_IN_LOOKBACKS * shop.lookback_days)
     files = [(row.known_date, json.dumps([str(part) for part in row])) for row in stateful]
     digests, position = {}, 0
-    for known_date in sorted(manifests):
+    for known_date in sorted(facts):
         while position < len(files) and files[position][0] <= known_date:
             base.update(files[position][1].encode())
             position += 1
@@ -190,17 +193,32 @@ def project_digest(folders: tuple[str, ...] = ("models", "macros")) -> str:
     return digest.hexdigest()
 
 
-def _store_digest(shop: Shop, known_date: date, digest: str | None) -> dict[str, int]:
-    """Note what the marts of a known_date were built from; None while they are being built.
+def _claim(shop: Shop, known_date: date, digest: str | None) -> bool:
+    """Note that the marts of a known_date are being built; False where another process has just built them.
 
-    Returns the rows of each mart. Without the None, a build killed half-way through a re-delivery that is then taken
-    back would look finished.
+    Without the note, a build killed half-way through a re-delivery that is then taken back would look finished. Without
+    the look before it, a known_date that a run beside this one has finished would be pending again under its hands.
     """
+    own = landing_days.c.known_date == known_date
     with warehouse(shop) as engine, engine.begin() as connection:
-        connection.execute(
-            update(landing_days).where(landing_days.c.known_date == known_date).values(marts_digest=digest)
-        )
-        return {} if digest is None else _rows_of(connection, known_date)
+        if digest is not None and connection.execute(select(landing_days.c.marts_digest).where(own)).scalar() == digest:
+            return False
+        connection.execute(update(landing_days).where(own).values(marts_digest=None))
+        return True
+
+
+def _store_digest(shop: Shop, known_date: date, digest: str | None) -> dict[str, int]:
+    """Note what the marts of a known_date were built from, or forget a known_date that left landing.
+
+    Returns the rows of each mart.
+    """
+    own = landing_days.c.known_date == known_date
+    with warehouse(shop) as engine, engine.begin() as connection:
+        if digest is None:
+            connection.execute(landing_days.delete().where(own, landing_days.c.manifest_digest == GONE))
+        else:
+            connection.execute(update(landing_days).where(own).values(marts_digest=digest))
+        return _rows_of(connection, known_date)
 
 
 def _rows_of(connection: Connection, known_date: date) -> dict[str, int]:

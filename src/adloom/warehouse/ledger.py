@@ -35,7 +35,7 @@ from sqlalchemy import (
 
 SCHEMA = "adloom"
 WALL_CLOCK = {"wall_clock": True}
-MONEY = Numeric(18, 6)
+MONEY = Numeric(38, 6)
 # Part of a table's key where an index would cost more than it guards: DuckDB's index on `evaluations` makes the table
 # ten times as large and a rerun's delete take seconds, while `replace_rows` keeps the key unique by itself.
 KEY = {"key": True}
@@ -153,7 +153,7 @@ comparison_days = Table(
     Column("comparison", Text, nullable=False, info=KEY),
     Column("day", Date, nullable=False, info=KEY, comment="as of which the row stands; its facts are known by then"),
     Column("stratum_date", Date, nullable=False, info=KEY, comment="impression date (CTR) or click date (CR)"),
-    Column("placement", Text, nullable=False, info=KEY),
+    Column("placement", Text, nullable=False, info=KEY, comment="with the segment where there are any: web:1 · seg"),
     Column("arm", Text, nullable=False, info=KEY),
     Column("trials", BigInteger, nullable=False),
     Column("successes", BigInteger, nullable=False),

@@ -201,8 +201,8 @@ def _ingest_day(
             return None
         with connection.begin():
             _delete(session, known_date)
+            _keep_rejected(shop, known_date, {})
             _record(connection, known_date, GONE, [], session.started)
-        _keep_rejected(shop, known_date, {})
         return DayResult(known_date, deleted=True)
     files = with_hashes(day_files(session.landing, known_date, folders), seen)
     digest = manifest_digest(shop, files)

@@ -34,6 +34,7 @@ OFFSET_TIME = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d(:?\d\d)?)"
 # From this many rows on, hashing each user once and joining is worth its two extra looks at one column.
 MANY_ROWS = 200_000
 BLOCK = 64
+USER = "user_id"
 
 
 def bind_user_key(execute: Any, key: bytes) -> None:
@@ -184,11 +185,13 @@ def _jsonl(table: LandingTable, file: LandedFile, parameters: dict[str, Any], fa
         "case when is_object then nullif(json_merge_patch(json_merge_patch('{}', line), "
         f"'{{{removed}}}')::varchar, '{{}}')::json end as \"#extra\" from ({objects}) where trim(line, ' \t\r') <> ''"
     )
+    unknown = 'list_transform(json_keys("#extra"), lambda k: lower(trim(k)))'
     columns = (
         "\"#line\", case when doc is null then 'is not a JSON object' "
-        f'when list_has_any(list_transform(json_keys("#extra"), lambda k: lower(trim(k))), [{near}]) '
-        'then \'has a key that differs from the contract only in case or spaces\' end as "#broken", "#extra"'
-        + "".join(f', doc."{name}" as "{name}"' for name in table.names)
+        f"when list_has_any({unknown}, [{near}]) "
+        "then 'has a key that differs from the contract only in case or spaces' "
+        f"when list_contains({unknown}, '{USER}') then 'has a key {USER}, but {table.name} may not hold user ids' "
+        'end as "#broken", "#extra"' + "".join(f', doc."{name}" as "{name}"' for name in table.names)
     )
     given = 'case when doc is null then to_json(line) else line::json end as "#given", 0 as "#feeds"'
     types = dict.fromkeys(table.names, "VARCHAR")
@@ -208,6 +211,8 @@ def _unknown(table: LandingTable, names: tuple[str, ...], *, numbered: bool = Fa
     for name in unknown:
         # Kept aside as unknown, a column "User_ID" would carry user ids into the warehouse.
         plain = name.strip().lower()
+        if plain == USER and table.user is None:
+            raise Unreadable(f"has a column {name!r}, but {table.name} may not hold user ids")
         if plain in table.names or (numbered and re.fullmatch(r"user_id_\d+", plain)):
             raise Unreadable(f"has a column {name!r}, which differs from the contract's only in case or spaces")
     return unknown

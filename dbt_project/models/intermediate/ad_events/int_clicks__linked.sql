@@ -68,10 +68,16 @@ linked as (
     where linkable.is_fresh or impressions.known_date = {{ known_date() }}
 ),
 
+-- With the known_date, because an id that comes again after the look-back is another impression.
 counted_before as (
-    select clicks.impression_id
+    select
+        clicks.impression_id,
+        clicks.impression_known_date
     from {{ this }} as clicks
-    semi join linked on clicks.impression_id = linked.impression_id
+    semi join linked
+        on
+            clicks.impression_id = linked.impression_id
+            and clicks.impression_known_date = linked.impression_known_date
     where {{ known_earlier('clicks.known_date') }} and clicks.invalid_reason is null
 ),
 
@@ -93,8 +99,9 @@ ranked as (
         row_number() over (
             partition by judged.impression_id, judged.own_reason is null order by judged.click_at, judged.click_id
         ) as occurrence,
-        judged.impression_id in (select counted_before.impression_id from counted_before) as is_counted_before
+        counted_before.impression_id is not null as is_counted_before
     from judged
+    left join counted_before on judged.impression_id = counted_before.impression_id
 ),
 
 final as (

@@ -42,6 +42,7 @@ merged as (
         before.age_group as previous_age_group,
         before.is_personalisation_on as previous_personalisation_on,
         before.last_requested_at as previous_requested_at,
+        before.last_request as previous_request,
         before.user_hash is not null as is_known,
         case when profiles.user_hash is not null then profiles.age_group else before.age_group end as age_group,
         case
@@ -83,6 +84,7 @@ final as (
         or age_group is distinct from previous_age_group
         or is_personalisation_on is distinct from previous_personalisation_on
         or last_requested_at is distinct from previous_requested_at
+        or last_request is distinct from previous_request
 )
 
 select * from final
