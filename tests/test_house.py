@@ -14,15 +14,16 @@ FLOORS = (
     ("cli", "local_airflow"),
     ("orchestration",),
     ("pipeline", "doctor"),
-    ("publishing",),
-    ("evaluation", "strategy", "reporting", "simulation", "quality", "sources"),
+    ("publishing", "reporting"),
+    ("evaluation", "strategy", "simulation", "quality", "sources"),
     ("warehouse",),
     ("shop",),
     ("window", "settings"),
     ("errors",),
 )
-# What a neighbour offers to the whole street: pure statistics that the strategy's gate is made of.
-SHARED = {("strategy", "adloom.evaluation.off_policy")}
+# What a neighbour offers to the whole street: pure statistics that the strategy's gate and its holdout's interval under
+# daily looks are made of.
+SHARED = {("strategy", "adloom.evaluation.off_policy"), ("strategy", "adloom.evaluation.sequences")}
 
 
 def _floor(room: str) -> int:

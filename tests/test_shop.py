@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 import pytest
@@ -22,6 +23,18 @@ from adloom.shop import Shop, load_shop
         ({"bot_user_agents": "("}, "bot_user_agents", "regular expression"),
         ({"strategy": {"holdout_share": 0.9}}, "strategy.holdout_share", "0.5"),
         (
+            {"strategy": {"change": {"from": "thompson", "valid_from": "2024-03-08"}}},
+            "strategy: ",
+            "change.from: is thompson, as algorithm",
+        ),
+        ({"strategy": {"change": {"from": "ucb", "valid_from": "2024-03-08"}}}, "strategy.change.from", "top_two"),
+        ({"strategy": {"change": {"from": "top_two"}}}, "strategy.change.valid_from", "required"),
+        (
+            {"strategy": {"change": {"from": "top_two", "valid_from": "soon"}}},
+            "strategy.change.valid_from",
+            "valid date",
+        ),
+        (
             {"evaluation": {"comparisons": [{"id": "x", "arms": ["a", "a"], "started_on": "2024-01-01"}]}},
             "evaluation.comparisons.0",
             "two different arms",
@@ -34,6 +47,13 @@ def test_a_wrong_key_is_named(make_shop: Callable[..., Shop], overrides: dict[st
     assert refused.value.message.startswith("corner_shop.yml: ")
     assert key in refused.value.message
     assert reason in refused.value.message
+
+
+def test_a_change_of_algorithm_is_declared(make_shop: Callable[..., Shop]) -> None:
+    declared = {"algorithm": "top_two", "change": {"from": "thompson", "valid_from": "2024-03-08"}}
+    change = make_shop(strategy=declared).strategy.change
+    assert change is not None
+    assert (change.before, change.valid_from) == ("thompson", date(2024, 3, 8))
 
 
 @pytest.mark.parametrize("shop_id", ["../zozotown", "no_such_shop", "Zozo", ""])

@@ -16,6 +16,7 @@ from adloom.settings import settings
 
 Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
+Algorithm = Literal["thompson", "top_two"]
 
 
 class _Part(BaseModel):
@@ -82,13 +83,27 @@ class Evaluation(_Part):
         return value
 
 
+class AlgorithmChange(_Part):
+    """``algorithm`` replaces the one named here, in plans from ``valid_from`` on, if the off-policy gate passes it."""
+
+    before: Algorithm = Field(alias="from")
+    valid_from: date
+
+
 class Strategy(_Part):
     """How tomorrow's shares are chosen."""
 
-    algorithm: Literal["thompson", "top_two"] = "thompson"
+    algorithm: Algorithm = "thompson"
+    change: AlgorithmChange | None = None
     holdout_share: float = Field(default=0.05, ge=0, le=0.5)
     reference_policy: Literal["uniform"] = "uniform"
     max_share_change: Share = Field(default=0.3, description="cap on a share's change from one day to the next")
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Strategy:
+        if self.change is not None and self.change.before == self.algorithm:
+            raise ValueError(f"change.from: is {self.algorithm}, as algorithm; name the one that algorithm replaces")
+        return self
 
 
 class Shop(_Part):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -99,6 +102,29 @@ class Marts:
         with self.open() as connection:
             connection.register("fresh", pa.Table.from_pylist(full))
             connection.execute("insert into marts.fct_impressions by name from fresh")
+
+    def served(
+        self, day: date, shares: dict[str, float], ctrs: dict[str, float], count: int = 2000, policy: str = "adaptive"
+    ) -> None:
+        """A day's impressions that followed a plan of one placement, propensities logged, and their sums."""
+        rng = np.random.default_rng([day.toordinal(), count])
+        creatives = rng.choice(list(shares), count, p=list(shares.values())).tolist()
+        clicks = [bool(rng.random() < ctrs[creative]) for creative in creatives]
+        self.impressions(
+            [
+                {
+                    "impression_id": f"{policy} {day} {number}",
+                    "impression_date": day,
+                    "policy_id": policy,
+                    "creative_id": creative,
+                    "propensity": shares[creative],
+                    "click_known_date": day if is_clicked else None,
+                }
+                for number, (creative, is_clicked) in enumerate(zip(creatives, clicks, strict=True))
+            ]
+        )
+        shown, clicked = Counter(creatives), Counter(itertools.compress(creatives, clicks))
+        self.counts(day, {creative: (shown[creative], clicked[creative]) for creative in sorted(shown)}, policy=policy)
 
     def table(self, name: str) -> list[dict[str, Any]]:
         with self.open() as connection:

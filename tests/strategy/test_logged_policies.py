@@ -72,3 +72,16 @@ def test_what_is_known_later_or_long_ago_does_not_count(make_marts: Callable[...
     assert rows(marts, DAY - timedelta(days=1)) == {}
     assert rows(marts, DAY + timedelta(days=28)) == {}
     assert len(rows(marts, DAY + timedelta(days=27))) == 4
+
+
+def test_impressions_without_a_usable_propensity_are_left_out(make_marts: Callable[..., Any]) -> None:
+    marts = make_marts()
+    for policy in ("even", "clever"):
+        log(marts, policy, {"a": 0.5, "b": 0.5}, count=400)
+        marts.impressions(
+            [
+                {"impression_id": f"{policy}-{bad}", "impression_date": DAY, "policy_id": policy, "propensity": bad}
+                for bad in (None, 0.0, 1.5, float("nan"))
+            ]
+        )
+    assert {row["impressions"] for row in rows(marts).values()} == {400}

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 
 from adloom.strategy import adjust, live_plan
-from adloom.strategy.allocation import floor_share
+from adloom.strategy.allocation import floor_share, next_shares, probability_best, target_shares
+from adloom.strategy.posterior import DEFAULT_CTR, posterior, shrunk_rate
 from adloom.warehouse.engine import warehouse
 
 FIRST = date(2024, 3, 1)
@@ -243,3 +245,32 @@ def test_a_shop_without_a_holdout_has_one_policy(make_marts: Callable[..., Any])
     week(marts, days=2)
     adjust(marts.shop, day(2))
     assert {row["policy_id"] for row in marts.table("allocations")} == {"adaptive"}
+
+
+@pytest.mark.parametrize("algorithm", ["thompson", "top_two"])
+def test_a_shops_nights_are_those_of_the_simulated_worlds(algorithm: Any, make_marts: Callable[..., Any]) -> None:
+    """The proofs of `tests/simulation/test_bandit.py` run these lines in thousands of worlds; a shop runs `adjust`."""
+    marts = make_marts(strategy={"algorithm": algorithm})
+    rng = np.random.default_rng(5)
+    creatives, days = list("abcdef"), 6
+    ctrs = rng.gamma(4.0, 0.0046 / 4.0, len(creatives))
+    shares = equal = np.full(len(creatives), 1 / len(creatives))
+    shown, clicks = np.zeros((2, len(creatives), 2 * days))
+    for number in range(1, days + 1):
+        for stratum, (policy, count, split) in enumerate((("adaptive", 9500, shares), ("holdout", 500, equal))):
+            place = 2 * (number - 1) + stratum
+            shown[:, place] = rng.multinomial(count, split)
+            clicks[:, place] = rng.binomial(shown[:, place].astype(int), ctrs)
+            pairs = zip(shown[:, place].astype(int).tolist(), clicks[:, place].astype(int).tolist(), strict=True)
+            marts.counts(day(number), dict(zip(creatives, pairs, strict=True)), policy=policy)
+        known = slice(0, 2 * number)
+        parent: Any = DEFAULT_CTR
+        for _ in ("shop", "segment", "placement"):
+            parent = shrunk_rate(clicks[:, known].sum(), shown[:, known].sum(), parent)
+        belief = posterior(shown[:, known], clicks[:, known], parent, np.zeros(len(creatives), dtype=np.intp))
+        best = probability_best(belief.alpha, belief.beta)
+        shares = next_shares(target_shares(best, algorithm), shares, marts.shop.strategy.max_share_change)
+
+        adjust(marts.shop, day(number))
+        plan = adaptive(marts, number)["home:1"]
+        assert [plan[creative]["share"] for creative in creatives] == pytest.approx(shares.tolist(), abs=2e-6)

@@ -7,14 +7,12 @@ share, so it is integrated numerically instead of drawn: no seed, and a share mo
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import numpy as np
 from scipy import special
 
+from adloom.shop import Algorithm
 from adloom.strategy.posterior import Floats
-
-Algorithm = Literal["thompson", "top_two"]
 
 UNITS = 1_000_000
 """Shares are whole millionths: they sum to 1 exactly and are stored and compared without rounding."""

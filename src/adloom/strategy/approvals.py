@@ -50,19 +50,20 @@ def record_external(connection: Connection, day: date) -> None:
         connection.execute(approvals.insert(), rows)
 
 
-def approved(connection: Connection, day: date) -> frozenset[str]:
+def approved(connection: Connection, day: date, *, as_of_day: bool = False) -> frozenset[str]:
     """Creatives that a plan made for the day after ``day`` may show.
 
     A creative follows its latest decision, on the same day a rejection first; a person's word outranks ``external``.
     An approval counts from the day it was given. A rejection counts for every plan made after it is recorded,
-    whatever the plan's day: a backfill must not bring back what a person took out.
+    whatever the plan's day: a backfill must not bring back what a person took out. With ``as_of_day`` such later
+    rejections are left out too: then the answer never changes again.
     """
     approvals = ledger.approvals
     query = select(approvals.c.creative_id, approvals.c.decision, approvals.c.origin, approvals.c.decided_on)
     latest: dict[str, tuple[bool, date, bool]] = {}
     for creative, decision, origin, decided_on in connection.execute(query):
         is_rejection = decision != "approved"
-        if is_rejection or decided_on <= day + timedelta(days=1):
+        if decided_on <= day + timedelta(days=1) or (is_rejection and not as_of_day):
             rank = (origin == "person", decided_on, is_rejection)
             latest[creative] = max(rank, latest.get(creative, rank))
     return frozenset(creative for creative, (_, _, is_rejection) in latest.items() if not is_rejection)

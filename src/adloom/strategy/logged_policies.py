@@ -30,7 +30,7 @@ _LOG = text(
            coalesce(click_known_date <= :day, false) as is_clicked, count(*)
     from marts.fct_impressions
     where impression_known_date <= :day and impression_known_date > :since and impression_date > :since and is_valid
-          and propensity > 0 and campaign_id = :campaign and policy_id not in (:adaptive, :holdout)
+          and propensity > 0 and propensity <= 1 and campaign_id = :campaign and policy_id not in (:adaptive, :holdout)
     group by all
     order by all
     """
@@ -54,7 +54,7 @@ def off_policy_rows(connection: Connection, shop: Shop, day: date) -> list[dict[
                 continue
             change = f"{campaign}: {old} → {new}"
             estimates = estimate_change(_rows(logs[old], seen), _target(logs[new], shape), shop.evaluation.confidence)
-            rows += [_row(day, change, estimate, shop) for estimate in estimates]
+            rows += [off_policy_row(day, change, estimate, shop) for estimate in estimates]
     return rows
 
 
@@ -96,7 +96,8 @@ def _target(log: Log, shape: tuple[int, int]) -> Floats:
     return np.where(is_fixed[:, None], stated / np.where(is_fixed, stated.sum(-1), 1)[:, None], done)
 
 
-def _row(day: date, change: str, estimate: Estimate, shop: Shop) -> dict[str, Any]:
+def off_policy_row(day: date, change: str, estimate: Estimate, shop: Shop) -> dict[str, Any]:
+    """A row of ``adloom.off_policy``."""
     return {
         "day": day,
         "change": change,

@@ -32,6 +32,7 @@ from adloom.strategy.allocation import (
     uniform_shares,
     whole_shares,
 )
+from adloom.strategy.change import Judgement, judge, not_needed
 from adloom.strategy.evidence import Cell, Evidence
 from adloom.strategy.logged_policies import off_policy_rows
 from adloom.strategy.posterior import Floats, Posterior, posterior
@@ -59,12 +60,15 @@ class PlanSummary:
     """Creatives with traffic that are in no plan because they are not approved."""
     changes: tuple[str, ...]
     """Sentences of the largest changes."""
+    gate: str
+    """Why a change of algorithm was or was not made; empty where none is due."""
 
     def __str__(self) -> str:
         if self.plan_id is None:
             return f"no plan for {self.valid_from}: no approved creative has had an impression yet"
         lines = [f"plan {self.version} for {self.valid_from}: {self.creatives} creatives, {self.placements} placements"]
         lines += [f"left out, not approved: {', '.join(self.left_out)}"] if self.left_out else []
+        lines += [self.gate] if self.gate else []
         return "\n".join((*lines, *self.changes))
 
 
@@ -95,9 +99,21 @@ class Strategy:
         days = (day - timedelta(days=days) for days in range(back + 1))
         self.approved = {earlier: approvals.approved(connection, earlier) for earlier in days}
         self._beliefs: dict[date, dict[Key, Belief]] = {}
+        due = shop.strategy.change
+        is_due = due is not None and day + timedelta(days=1) >= due.valid_from
+        self._judged = judge(connection, shop, due) if due is not None and is_due else None
 
     def cells(self, day: date) -> list[Cell]:
         return self.evidence.cells(day, self.approved[day], self.shop.evaluation.completeness_threshold)
+
+    def gate(self, day: date) -> Judgement:
+        """Which algorithm the plan made on ``day`` follows, and what the gate said if it is a new one."""
+        due = self.shop.strategy.change
+        if due is None:
+            return not_needed(self.shop, self.shop.strategy.algorithm)
+        if self._judged is None or day + timedelta(days=1) < due.valid_from:
+            return not_needed(self.shop, due.before)
+        return self._judged
 
     def beliefs(self, day: date) -> dict[Key, Belief]:
         """What is believed with the facts known by the end of ``day``."""
@@ -106,7 +122,7 @@ class Strategy:
             for cell in self.cells(day):
                 belief = posterior(cell.impressions, cell.clicks, cell.parent, cell.family_numbers)
                 best = probability_best(belief.alpha, belief.beta)
-                target = target_shares(best, self.shop.strategy.algorithm)
+                target = target_shares(best, self.gate(day).algorithm)
                 found[cell.key] = Belief(cell, belief, best, target, belief.above_family())
             self._beliefs[day] = found
         return self._beliefs[day]
@@ -177,6 +193,10 @@ class Strategy:
         """One creative's change from today to tomorrow, with its reasons."""
         belief, after = self.beliefs(self.day)[key], self.tomorrow[key][creative_id]
         number = belief.cell.creatives.index(creative_id)
+        yesterday = self.beliefs(self.day - timedelta(days=1)).get(key)
+        best_before = None
+        if yesterday is not None and creative_id in yesterday.cell.creatives:
+            best_before = float(yesterday.best[yesterday.cell.creatives.index(creative_id)])
         before = self.today.get(key, {}).get(creative_id)
         moved = 0.0 if before is None else abs(after - before)
         return wording.Change(
@@ -190,6 +210,9 @@ class Strategy:
             float(belief.posterior.mean[number]),
             float(belief.posterior.family_mean[number]),
             float(belief.above_family[number]),
+            best_before,
+            float(belief.best[number]),
+            float(belief.target[number]),
         )
 
     def allocation_rows(self) -> list[dict[str, Any]]:
@@ -259,11 +282,13 @@ def adjust(shop: Shop, day: date) -> PlanSummary:
         approvals.record_external(connection, day)
         strategy = Strategy(connection, shop, day)
         rows = strategy.allocation_rows()
-        plan = _plan_row(shop, day, rows) if rows else None
+        judged = strategy.gate(day)
+        plan = _plan_row(shop, day, rows, judged) if rows else None
         _replace_plan(connection, day, plan, rows)
         ledger.replace_rows(connection, ledger.posteriors, {"day": day}, strategy.posterior_rows())
         ledger.replace_rows(connection, ledger.holdout_lift, {"day": day}, holdout.lift_rows(connection, shop, day))
-        ledger.replace_rows(connection, ledger.off_policy, {"day": day}, off_policy_rows(connection, shop, day))
+        judged_changes = [*judged.rows(shop, day), *off_policy_rows(connection, shop, day)]
+        ledger.replace_rows(connection, ledger.off_policy, {"day": day}, judged_changes)
     return PlanSummary(
         plan_id=None if plan is None else plan["plan_id"],
         version=None if plan is None else plan["version"],
@@ -272,10 +297,11 @@ def adjust(shop: Shop, day: date) -> PlanSummary:
         creatives=len({creative for shares in strategy.tomorrow.values() for creative in shares}),
         left_out=strategy.left_out,
         changes=_largest_changes(rows),
+        gate="" if judged.decision == "not_needed" else judged.sentence,
     )
 
 
-def _plan_row(shop: Shop, day: date, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _plan_row(shop: Shop, day: date, rows: Sequence[Mapping[str, Any]], judged: Judgement) -> dict[str, Any]:
     digest = content_digest(rows)
     version = version_of(day, PRODUCER, digest)
     return {
@@ -285,11 +311,9 @@ def _plan_row(shop: Shop, day: date, rows: Sequence[Mapping[str, Any]]) -> dict[
         "day": day,
         "produced_by": PRODUCER,
         "content_digest": digest,
-        "algorithm": shop.strategy.algorithm,
-        "gate": "not_needed",
-        "gate_sentence": "每日更新只受变动上限约束，不经离线评估"
-        if shop.language == "zh"
-        else "a daily update is capped, not gated; only a change of policy or model is",
+        "algorithm": judged.algorithm,
+        "gate": judged.decision,
+        "gate_sentence": judged.sentence,
     }
 
 

@@ -25,6 +25,11 @@ class Change:
     ctr: float
     family_ctr: float
     above_family: float
+    best_before: float | None
+    """Probability, as believed yesterday, of being the best creative of the placement; None where it was not there."""
+    best: float
+    target: float
+    """The share the algorithm aims at, before floor and cap."""
 
     @property
     def per_thousand(self) -> float:
@@ -48,8 +53,49 @@ def sure(probability: float) -> str:
 
 
 def change_sentence(change: Change, language: Language) -> str:
-    """For example ``creative 17: 12 % → 19 %; 3.1 clicks per 1,000 more than its family, 96 % sure (…)``."""
-    return _chinese(change) if language == "zh" else _english(change)
+    """The change, its cause and the evidence.
+
+    For example ``creative 17: 12 % → 19 %, because it is now likelier to be the best here (its chance: 13 % → 20 %);
+    3.1 clicks per 1,000 more than its family, 96 % sure (…)``. The cause is needed: a creative above its family still
+    loses share when another one overtakes it.
+    """
+    sentence = change_head(change.creative_id, change.before, change.after, language) + _cause(change, language)
+    return sentence + (_chinese(change) if language == "zh" else _english(change)) + _limit(change, language)
+
+
+def change_head(creative_id: str, before: float | None, after: float, language: Language) -> str:
+    """What every sentence about a change begins with; a page that shows the shares beside it leaves it out."""
+    is_chinese = language == "zh"
+    name = f"创意 {creative_id}：" if is_chinese else f"creative {creative_id}: "
+    if before is None:
+        return name + f"{'新增' if is_chinese else 'new'} → {percent(after)}"
+    if percent(before) == percent(after):
+        return name + f"{'维持' if is_chinese else 'stays at'} {percent(after)}"
+    return name + f"{percent(before)} → {percent(after)}"
+
+
+def _cause(change: Change, language: Language) -> str:
+    """Why a share moves: the chance of being the best moved, the aim still lies ahead, or the others' floors did."""
+    if change.before is None or percent(change.before) == percent(change.after):
+        return ""
+    rises = change.after > change.before
+    before, now = change.best_before, change.best
+    if before is not None and (now > before) == rises and percent(now) != percent(before):
+        # Where neither floor nor cap interferes, the share is that chance: it need not be said twice.
+        is_share = (percent(before), percent(now)) == (percent(change.before), percent(change.after))
+        chance = f"{percent(before)} → {percent(now)}"
+        english = f"{'it is' if rises else 'others are'} now likelier to be the best here"
+        chinese = f"{'它' if rises else '其他创意'}如今更可能是此处最佳"
+        english += "" if is_share else f" (its chance: {chance})"
+        chinese += "" if is_share else f"（它成为最佳的可能性：{chance}）"
+    elif abs(change.after - change.target) < abs(change.before - change.target):
+        english = f"the plan is moving it towards {percent(change.target)} day by day"
+        chinese = f"计划正使它逐日接近 {percent(change.target)}"
+    elif rises:
+        english, chinese = "it takes over what others gave up", "它接过其他创意让出的份额"
+    else:
+        english, chinese = "it makes room for the others' least shares", "它为其他创意的最低份额让出空间"
+    return f"，因为{chinese}" if language == "zh" else f", because {english}"
 
 
 def holdout_sentence(creative_id: str, share: float, language: Language) -> str:
@@ -60,13 +106,6 @@ def holdout_sentence(creative_id: str, share: float, language: Language) -> str:
 
 
 def _english(change: Change) -> str:
-    after = percent(change.after)
-    if change.before is None:
-        moved = f"new → {after}"
-    elif percent(change.before) == after:
-        moved = f"stays at {after}"
-    else:
-        moved = f"{percent(change.before)} → {after}"
     if change.impressions == 0:
         why = "no impressions here yet, so it starts from its family"
     elif change.sure < CLEAR:
@@ -75,7 +114,7 @@ def _english(change: Change) -> str:
         direction = "more" if change.per_thousand > 0 else "fewer"
         why = f"{abs(change.per_thousand):.1f} clicks per 1,000 {direction} than its family, {sure(change.sure)} sure"
     counts = f"({_counted(change.clicks, 'click')} in {_counted(change.impressions, 'impression')})"
-    return f"creative {change.creative_id}: {moved}; {why} {counts}{_limit(change, 'en')}"
+    return f"; {why} {counts}"
 
 
 def _counted(count: int, thing: str) -> str:
@@ -83,13 +122,6 @@ def _counted(count: int, thing: str) -> str:
 
 
 def _chinese(change: Change) -> str:
-    after = percent(change.after)
-    if change.before is None:
-        moved = f"新增 → {after}"
-    elif percent(change.before) == after:
-        moved = f"维持 {after}"
-    else:
-        moved = f"{percent(change.before)} → {after}"
     if change.impressions == 0:
         why = "在此尚无展示，先按同系列的水平投放"
     elif change.sure < CLEAR:
@@ -98,7 +130,7 @@ def _chinese(change: Change) -> str:
         direction = "多" if change.per_thousand > 0 else "少"
         why = f"每千次展示比同系列{direction} {abs(change.per_thousand):.1f} 次点击，把握 {sure(change.sure)}"
     counts = f"（{change.impressions:,} 次展示，{change.clicks:,} 次点击）"
-    return f"创意 {change.creative_id}：{moved}；{why}{counts}{_limit(change, 'zh')}"
+    return f"；{why}{counts}"
 
 
 def _limit(change: Change, language: Language) -> str:
