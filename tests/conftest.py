@@ -11,8 +11,6 @@ import yaml
 
 from adloom.shop import Shop, load_shop
 
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-
 
 @pytest.fixture
 def adloom_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
