@@ -51,19 +51,34 @@ def ingest(shop_id: str, day: date) -> Any:
 def check(shop_id: str, day: date, door: str) -> Any:
     """Hold the day's data against the door's suite; raises `GateFailed` when it is red.
 
-    The raw door looks at every day whose marts are still to be built, so that a bad day cannot slip into the
-    marts with the next day's run.
+    A bad day must not slip through with the next day's run: the raw door looks at every earlier day whose marts are
+    still to be built, the marts door at every earlier day that has not passed it.
     """
     from adloom.quality import gate
     from adloom.warehouse import dbt
 
     shop = load_shop(shop_id)
     with _step(shop, day, f"check_{door}"):
-        if door == "raw":
-            for pending in dbt.pending_days(shop, day):
-                if pending != day:
-                    gate.check(shop, pending, door)
+        earlier = dbt.pending_days(shop, day) if door == "raw" else _unpassed_days(shop, day, door)
+        for other in earlier:
+            if other != day:
+                gate.check(shop, other, door)
         return gate.check(shop, day, door)
+
+
+def _unpassed_days(shop: Shop, day: date, door: str) -> list[date]:
+    """known_dates before ``day`` that were never held against the door, or were refused by it; ascending."""
+    landed, results = ledger.landing_days, ledger.quality_results
+    with _reading(shop) as connection:
+        known = connection.scalars(
+            select(landed.c.known_date)
+            .where(landed.c.known_date < day, landed.c.manifest_digest != "")
+            .order_by(landed.c.known_date)
+        ).all()
+        of_door = select(results.c.day).where(results.c.door == door, results.c.day < day)
+        judged = set(connection.scalars(of_door))
+        refused = set(connection.scalars(of_door.where(~results.c.is_passed, results.c.severity == "fail")))
+    return [one for one in known if one not in judged or one in refused]
 
 
 def build(shop_id: str, day: date) -> Any:

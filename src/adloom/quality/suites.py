@@ -274,7 +274,7 @@ def _ad_events() -> Iterator[Check]:
         Facts.users_missing,
         column="user_hash",
         high=SHIFT_WARN,
-        expected=f"the share of events without a user within {100 * SHIFT_WARN:.0f} percentage points of its usual value",
+        expected=f"the share of events without a user within {SHIFT_WARN:.0%} (absolute) of its usual value",
         next_step="ask whether log-in or consent handling changed",
     )
 
@@ -402,7 +402,7 @@ def _marts(shop: Shop, day: date, delivered: Collection[str]) -> Iterator[Check]
         Facts.invalid_share,
         column="invalid_impressions",
         high=SHIFT_WARN,
-        expected=f"the share of invalid impressions within {100 * SHIFT_WARN:.0f} percentage points of its usual value",
+        expected=f"the share of invalid impressions within {SHIFT_WARN:.0%} (absolute) of its usual value",
         next_step="read invalid_reason in fct_impressions: a bot, a broken client or a wrong pattern",
     )
     yield _figure(
