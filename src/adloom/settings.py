@@ -6,6 +6,7 @@ import os
 import secrets
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -24,6 +25,9 @@ class Settings(BaseSettings):
     user_id_key: SecretStr | None = Field(default=None, description="key of the HMAC that replaces user ids")
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="DuckDB and dbt threads")
     memory_limit: str = Field(default="3GB", description="DuckDB's memory limit; it spills to disk beyond it")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where models train and generate")
+    gpu_queue: str = Field(default="default", description="queue of GPU tasks; production: one with GPU workers")
+    gpu_executor: str | None = Field(default=None, description="executor of GPU tasks, one of [core] executor")
     lock_timeout_seconds: float = Field(default=120, ge=0, description="how long to wait for a busy warehouse")
 
 

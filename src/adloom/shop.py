@@ -26,7 +26,7 @@ class _Part(BaseModel):
 class Source(_Part):
     """How raw files reach the landing folder."""
 
-    kind: Literal["files", "open_bandit"]
+    kind: Literal["files", "open_bandit", "sample_shop"]
     options: dict[str, Any] = {}
 
 
@@ -106,12 +106,79 @@ class Strategy(_Part):
         return self
 
 
+class Endpoint(_Part):
+    """An OpenAI-compatible server that writes the copy: a hosted model, vLLM, SGLang."""
+
+    url: str = Field(pattern=r"^https?://", description="base URL, up to and including /v1")
+    model: str
+    api_key_variable: str | None = Field(
+        default=None, pattern=r"^[A-Z][A-Z0-9_]*$", description="environment variable that holds the key, never the key"
+    )
+    timeout_seconds: float = Field(default=60, gt=0)
+    max_retries: int = Field(default=4, ge=0)
+    requests_per_minute: int = Field(default=60, gt=0)
+    parallel_requests: int = Field(default=8, gt=0)
+    price_per_million_input: float = Field(default=0, ge=0, description="in the currency of max_cost")
+    price_per_million_output: float = Field(default=0, ge=0)
+    max_cost: float | None = Field(default=None, gt=0, description="a shard stops before it would cost more")
+
+
+class FineTuning(_Part):
+    """How the copy model learns the shop's voice."""
+
+    method: Literal["lora", "full"] = "lora"
+    max_steps: int = Field(default=400, gt=0)
+    max_minutes: float | None = Field(default=None, gt=0)
+    batch_size: int = Field(default=8, gt=0, description="pairs per optimizer step")
+    learning_rate: float | None = Field(default=None, gt=0, description="default: 5e-4 with LoRA, 1e-4 in full")
+    lora_rank: int = Field(default=16, gt=0)
+    max_tokens: int = Field(default=512, gt=0, description="longer pairs are left out, and counted")
+    validation_share: float = Field(default=0.1, gt=0, lt=0.5, description="of the items, not of the pairs")
+    patience: int = Field(default=3, gt=0, description="evaluations without improvement before it stops")
+    evaluate_every: int = Field(default=50, gt=0, description="steps; also the distance of checkpoints")
+    min_new_pairs: int = Field(default=50, ge=0, description="newly approved pairs that make another training worth it")
+    seed: int = 0
+
+
+class Sampling(_Part):
+    """How copies are drawn from the model."""
+
+    temperature: float = Field(default=0.8, ge=0, le=2)
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    max_new_tokens: int = Field(default=200, gt=0)
+    candidates: int = Field(default=4, ge=1, le=64, description="drawn per variant; the best one is kept")
+    batch_size: int = Field(default=32, gt=0, description="sequences decoded together")
+
+
+class Copywriting(_Part):
+    """Which model writes, how it learns, how many briefs a day."""
+
+    model: str = Field(
+        default="package:gemma-3-270m",
+        pattern=r"^(package|path|hub):\S+$|^endpoint$",
+        description="package:NAME, path:/folder, hub:owner/name[@revision], or endpoint",
+    )
+    endpoint: Endpoint | None = None
+    fine_tuning: FineTuning = FineTuning()
+    sampling: Sampling = Sampling()
+    briefs_per_day: int = Field(default=48, ge=1, le=100_000)
+    exploration_share: Share = Field(default=0.25, description="of the briefs, for what has little evidence")
+    shard_briefs: int = Field(default=256, ge=1, description="briefs per mapped task")
+
+    @model_validator(mode="after")
+    def _endpoint_is_named(self) -> Copywriting:
+        if (self.model == "endpoint") != (self.endpoint is not None):
+            raise ValueError("model: 'endpoint' and the key endpoint belong together")
+        return self
+
+
 class Shop(_Part):
     """One shop; the single source of what a run needs to know beside its day."""
 
     id: Slug
     name: str
-    language: Literal["zh", "en"]
+    language: Literal["zh", "en"] = Field(description="of pages, and of item titles unless they say otherwise")
+    copy_languages: tuple[Literal["zh", "en"], ...] = Field(default=(), description="default: the shop's language")
     time_zone: str
     source: Source
     start_day: date = Field(description="the first day the scheduler runs")
@@ -138,6 +205,7 @@ class Shop(_Part):
     limits: Limits = Limits()
     evaluation: Evaluation = Evaluation()
     strategy: Strategy = Strategy()
+    copywriting: Copywriting = Copywriting()
     simulated: bool = Field(default=False, description="made by a simulator: everything shown says so")
 
     @field_validator("time_zone")
@@ -190,6 +258,19 @@ class Shop(_Part):
     @property
     def published(self) -> Path:
         return self.home / "published"
+
+    @property
+    def creatives(self) -> Path:
+        return self.home / "creatives"
+
+    @property
+    def models(self) -> Path:
+        return self.home / "models"
+
+    @property
+    def languages(self) -> tuple[Literal["zh", "en"], ...]:
+        """The languages copy is written in."""
+        return self.copy_languages or (self.language,)
 
 
 def shop_ids() -> list[str]:

@@ -280,6 +280,120 @@ off_policy = Table(
     Column("sentence", Text, nullable=False),
 )
 
+briefs = Table(
+    "briefs",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("brief_id", Text, primary_key=True),
+    Column("position", Integer, nullable=False, comment="rank within the day's budget, from 0"),
+    Column("scenario", Text, nullable=False),
+    Column("language", Text, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("segment_id", Text, nullable=False),
+    Column("item_id", Text, nullable=False),
+    Column("campaign_id", Text),
+    Column("event_id", Text),
+    Column("chosen_for", Text, nullable=False, comment="value | exploration"),
+    Column("expected_value", Double, comment="of what it was ranked by; null: no evidence yet"),
+    Column("content", Text, nullable=False, comment="JSON of the brief"),
+)
+
+refused_briefs = Table(
+    "refused_briefs",
+    metadata,
+    Column("day", Date, nullable=False, info=KEY),
+    Column("scenario", Text, nullable=False, info=KEY),
+    Column("language", Text, nullable=False, info=KEY),
+    Column("subject", Text, nullable=False, info=KEY, comment="what it would have been about: item, campaign, event"),
+    Column("reason", Text, nullable=False, comment="which fact is missing"),
+    Column("briefs", Integer, nullable=False, comment="how many were refused for it"),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("model_id", Text, primary_key=True, comment="digest of base, data and configuration"),
+    Column("day", Date, nullable=False, comment="the run that trained it"),
+    Column("kind", Text, nullable=False, comment="copy"),
+    Column("base", Text, nullable=False),
+    Column("base_digest", Text, nullable=False),
+    Column("licence", Text, nullable=False),
+    Column("method", Text, nullable=False, comment="lora | full"),
+    Column("weights_digest", Text, nullable=False, comment="of the adapter, or of the full weights"),
+    Column("path", Text, nullable=False, comment="relative to the shop's models folder"),
+    Column("data_as_of", Date, nullable=False),
+    Column("data_digest", Text, nullable=False),
+    Column("pairs", Integer, nullable=False),
+    Column("validation_pairs", Integer, nullable=False),
+    Column("configuration", Text, nullable=False, comment="JSON"),
+    Column("metrics", Text, nullable=False, comment="JSON: loss before and after on the validation split, steps"),
+    Column("promoted_on", Date, comment="null: a candidate"),
+    Column("promoted_by", Text),
+    Column("withdrawn_on", Date, comment="rolled back on this day"),
+    Column("withdrawn_reason", Text),
+    Column("retrain_by", Date, comment="something it learnt from was erased"),
+    Column("trained_at", DateTime, info=WALL_CLOCK),
+)
+
+model_pairs = Table(
+    "model_pairs",
+    metadata,
+    Column("model_id", Text, nullable=False, info=KEY),
+    Column("origin", Text, nullable=False, info=KEY, comment="creative_id, or starter"),
+    Column("pairs", Integer, nullable=False),
+)
+
+creatives = Table(
+    "creatives",
+    metadata,
+    Column("creative_id", Text, primary_key=True, comment="digest of day, brief, variant"),
+    Column("creative_hash", Text, nullable=False, comment="digest of the content: approvals are bound to it"),
+    Column("day", Date, nullable=False),
+    Column("brief_id", Text, nullable=False),
+    Column("variant", Integer, nullable=False),
+    Column("scenario", Text, nullable=False),
+    Column("language", Text, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("segment_id", Text, nullable=False),
+    Column("item_id", Text, nullable=False),
+    Column("campaign_id", Text),
+    Column("event_id", Text),
+    Column("headline", Text, comment="null: no candidate could be used; refused_reason says why"),
+    Column("body", Text),
+    Column("call_to_action", Text),
+    Column("hashtags", Text, comment="JSON list"),
+    Column("refused_reason", Text),
+    Column("candidates", Integer, nullable=False, comment="drawn"),
+    Column("candidates_parsed", Integer, nullable=False),
+    Column("scores", Text, comment="JSON: coverage, unsupported, diversity, value of the one chosen"),
+    Column("model_id", Text, nullable=False),
+    Column("prompt_digest", Text, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+)
+
+reviews = Table(
+    "reviews",
+    metadata,
+    Column("creative_id", Text, nullable=False, info=KEY),
+    Column("creative_hash", Text, nullable=False, info=KEY),
+    Column("day", Date, nullable=False),
+    Column("rule_id", Text, nullable=False, info=KEY, comment="room.rule: facts.number, facts.colour …"),
+    Column("rule_version", Text, nullable=False),
+    Column("part", Text, nullable=False, info=KEY, comment="headline | body | call_to_action | hashtags"),
+    Column("span", Text, nullable=False, info=KEY, comment="the words it is about"),
+    Column("severity", Text, nullable=False, comment="block | warn"),
+    Column("reason", Text, nullable=False),
+)
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("kind", Text, primary_key=True, comment="creative | item"),
+    Column("subject", Text, primary_key=True, comment="id of what must not be learnt from or shown again"),
+    Column("requested_on", Date, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
 
 def create_ledger(engine: Engine) -> None:
     """Create the schema and its tables where they are missing."""
