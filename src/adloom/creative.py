@@ -10,9 +10,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adloom.errors import AdloomError
@@ -76,6 +78,38 @@ class CopyLimits(_Row):
     call_to_action: int = Field(gt=0)
     hashtags_min: int = Field(default=0, ge=0)
     hashtags: int = Field(default=0, ge=0)
+
+
+class Channel(_Row):
+    """Where a copy is shown: how it sounds there and how long it may be."""
+
+    name: str
+    tone: str
+    limits: CopyLimits
+
+    @property
+    def is_social(self) -> bool:
+        return self.limits.hashtags > 0
+
+
+@cache
+def channels(language: Language) -> dict[str, Channel]:
+    """Name → channel, for copy in ``language`` (``channels.yml``)."""
+    rows = yaml.safe_load(Path(__file__).with_name("channels.yml").read_text(encoding="utf-8"))[language]
+    found = {}
+    for name, row in rows.items():
+        least, most = row["body"]
+        tags = row.get("hashtags", (0, 0))
+        limits = CopyLimits(
+            headline=row["headline"],
+            body_min=least,
+            body=most,
+            call_to_action=row["call_to_action"],
+            hashtags_min=tags[0],
+            hashtags=tags[1],
+        )
+        found[name] = Channel(name=name, tone=row["tone"], limits=limits)
+    return found
 
 
 class Brief(_Row):
