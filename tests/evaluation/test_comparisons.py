@@ -254,7 +254,7 @@ def test_the_warehouse_sums_users_across_days_and_strata_as_the_definition_says(
 
 
 def test_without_users_every_impression_stands_alone(make_marts: Callable) -> None:
-    marts = make_marts(**comparing())
+    marts = make_marts(**comparing(retention_days=7))
     marts.add_impressions(show(0, "a", 60, 5) + show(0, "b", 40, 6) + show(1, "a", 50, 1) + show(1, "b", 50, 4))
 
     facts = known(marts, 1)
@@ -338,8 +338,16 @@ def test_within_retention_the_store_is_never_read(make_marts: Callable) -> None:
     assert (row["trials_a"], row["carried_to"]) == (20, None)
 
 
+def test_the_store_grows_by_a_stratum_only_around_the_age_at_which_it_is_needed(make_marts: Callable) -> None:
+    marts = make_marts(**comparing(retention_days=100))
+    marts.add_impressions(show(0, "a", 20, 2) + show(0, "b", 20, 2))
+    evaluate(marts, 0, 69, 70, 100, 130, 131)
+
+    assert {(row["day"] - START).days for row in marts.rows("adloom.comparison_days")} == {70, 100, 130}
+
+
 def test_the_store_holds_every_stratum_with_its_moments(make_marts: Callable) -> None:
-    marts = make_marts(**comparing())
+    marts = make_marts(**comparing(retention_days=7))
     marts.add_impressions(show(0, "a", 3, 1, user_hash="u1") + show(0, "a", 1) + show(0, "b", 4, 1, user_hash="u2"))
     evaluate(marts, 0)
 

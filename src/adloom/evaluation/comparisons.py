@@ -1,9 +1,11 @@
 """What is known about a comparison by the end of a day: its strata, from impressions or, beyond retention, stored.
 
 Everything is recomputed from ``marts.fct_impressions`` as far as it is there. Dates at least ``retention_days`` old
-whose impressions are gone are taken from the newest look in ``adloom.comparison_days``, which holds for each stratum
-its counts and for each date the two sums that the clustered variance is made of (`sequences.user_variance`). The store
-is keyed by the comparison's id: a comparison whose arms or metric change is another one and needs another id.
+whose impressions are gone are taken from ``adloom.comparison_days``, which holds for each stratum its counts and for
+each date the two sums that the clustered variance is made of (`sequences.user_variance`), as the newest look that had
+its impressions saw them. A look stores the strata that are about to need it (`STORED_DAYS` around that age) and no
+others, so a day costs the same in a comparison's first month and in its third year. The store is keyed by the
+comparison's id: a comparison whose arms or metric change is another one and needs another id.
 
 What a store without user ids can and cannot carry: counts, difference and the variance within the carried dates are
 exact. The covariance of a user between a carried date and one still readable cannot be computed any more; it is
@@ -52,6 +54,10 @@ from adloom.window import day_window, days_between
 FIXED_POINT = 2**30
 """Scores are summed in SQL as integers of this scale: exact, whatever the order of rows. A user's sum of squares stays
 within 128 bits for 10⁸ impressions."""
+
+STORED_DAYS = 30
+"""A date is stored by the looks of this many days before and after the age at which its impressions may go. A shop that
+runs no day for longer than that loses from a verdict what left ``retention_days`` in between."""
 
 _IMPRESSIONS = table(
     "fct_impressions",
@@ -111,8 +117,12 @@ class Known:
         variance = sum(self.own.values()) + 2 * sum(self.cross.values())
         return sequences.stratified(self.trials, self.successes, variance, self.clusters)
 
-    def rows(self, comparison: Comparison, day: date) -> list[dict[str, Any]]:
-        """Rows of ``adloom.comparison_days``; own and cross of a date stand on each of its rows."""
+    def rows(self, shop: Shop, comparison: Comparison, day: date) -> list[dict[str, Any]]:
+        """Rows that this look adds to ``adloom.comparison_days``; own and cross of a date stand on each of its rows."""
+        horizon = _horizon(shop, comparison, day)
+        first, last = (horizon + timedelta(days=days) for days in (-STORED_DAYS, STORED_DAYS))
+        if self.carried_to is not None:
+            first = max(first, self.carried_to + timedelta(days=1))
         return [
             {
                 "comparison": comparison.id,
@@ -133,7 +143,7 @@ class Known:
             }
             for row, (stratum_date, placement) in enumerate(self.strata)
             for side, arm in enumerate(comparison.arms)
-            if self.trials[row, side]
+            if self.trials[row, side] and first <= stratum_date <= last
         ]
 
 
@@ -324,23 +334,26 @@ def _carried_cells(
     connection: Connection, shop: Shop, comparison: Comparison, day: date, fresh: Iterable[_Cell]
 ) -> list[_Cell]:
     """Stored cells of dates beyond retention, up to the newest of them whose impressions are gone, ascending."""
-    stored = ledger.comparison_days.c
-    # Clicks of a day belong to impressions of up to lookback_days before.
-    reach = shop.lookback_days if comparison.metric == "cr" else 0
-    horizon = day - timedelta(days=shop.evaluation.retention_days - reach)
-    newest_look = (
-        select(func.max(stored.day)).where(stored.comparison == comparison.id, stored.day <= day).scalar_subquery()
+    store = ledger.comparison_days
+    of_arms = (
+        select(
+            store,
+            func.row_number()
+            .over(partition_by=(store.c.stratum_date, store.c.placement, store.c.arm), order_by=store.c.day.desc())
+            .label("age_rank"),
+        )
+        .where(
+            store.c.comparison == comparison.id,
+            store.c.day <= day,
+            store.c.stratum_date.between(comparison.started_on, _horizon(shop, comparison, day)),
+            store.c.arm.in_(comparison.arms),
+        )
+        .subquery()
     )
     query = (
-        select(ledger.comparison_days)
-        .where(
-            stored.comparison == comparison.id,
-            stored.day == newest_look,
-            stored.stratum_date >= comparison.started_on,
-            stored.stratum_date <= horizon,
-            stored.arm.in_(comparison.arms),
-        )
-        .order_by(stored.stratum_date, stored.placement, stored.arm)
+        select(of_arms)
+        .where(of_arms.c.age_rank == 1)
+        .order_by(of_arms.c.stratum_date, of_arms.c.placement, of_arms.c.arm)
     )
     cells = []
     for row in connection.execute(query):
@@ -358,6 +371,13 @@ def _carried_cells(
     then, now = _trials_by_date(cells), _trials_by_date(fresh)
     gone = max((when for when, trials in then.items() if trials > now.get(when, 0)), default=date.min)
     return [cell for cell in cells if cell.stratum[0] <= gone]
+
+
+def _horizon(shop: Shop, comparison: Comparison, day: date) -> date:
+    """The last stratum date whose impressions may be gone by the look of ``day``."""
+    # Clicks of a day belong to impressions of up to lookback_days before.
+    reach = shop.lookback_days if comparison.metric == "cr" else 0
+    return day - timedelta(days=shop.evaluation.retention_days - reach)
 
 
 def _trials_by_date(cells: Iterable[_Cell]) -> dict[date, int]:

@@ -66,7 +66,7 @@ def evaluate_comparisons(connection: Connection, shop: Shop, day: date) -> None:
         split = _read_split(connection, shop, comparison, day, facts.carried_to)
         finding = judge(shop, comparison, facts, p_adjusted=p_adjusted, together=len(started), split=split)
         rows.append(_row(shop, day, facts, finding))
-    strata = [row for one, facts in zip(started, known, strict=True) for row in facts.rows(one, day)]
+    strata = [row for one, facts in zip(started, known, strict=True) for row in facts.rows(shop, one, day)]
     ledger.replace_rows(connection, ledger.comparison_days, {"day": day}, strata)
     ledger.replace_rows(connection, ledger.verdicts, {"day": day}, rows)
 

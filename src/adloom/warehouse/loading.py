@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from adloom.errors import AdloomError, GateFailed
 from adloom.settings import user_id_key
@@ -131,6 +131,8 @@ class _Session:
     connection: Connection
     started: datetime
     broken: dict[tuple[str, str], str] = field(default_factory=dict)
+    read_again: list[LandedFile] = field(default_factory=list)
+    """Files whose bytes had to be read to find them unchanged."""
 
     def execute(self, sql: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Run a statement in the transaction, below SQLAlchemy: parameters reach no log and no error text."""
@@ -164,6 +166,7 @@ def ingest(shop: Shop, day: date) -> IngestReport:
                 if result is not None:
                     log.info("%s", result)
                     results.append(result)
+            _note_read_again(session)
     return IngestReport(tuple(results), max(landed, default=None))
 
 
@@ -207,7 +210,7 @@ def _ingest_day(
     files = with_hashes(day_files(session.landing, known_date, folders), seen)
     digest = manifest_digest(shop, files)
     if digest == digest_before:
-        _refresh(session, files, seen)
+        session.read_again += [file for file in files if _is_worth_noting(session, file, seen[file.table, file.name])]
         return None
     while True:
         try:
@@ -232,6 +235,7 @@ def _load_day(
         results: list[FileResult] = []
         rejected: dict[str, list[Path]] = {}
         with connection.begin():
+            session.execute("drop table if exists hashed_users")
             if is_known:
                 _delete(session, known_date)
             for number, file in enumerate(files):
@@ -278,10 +282,12 @@ def _insert(session: _Session, reader: Reader) -> int:
     user_hash, joined = f'user_hash("{table.user}")', ""
     is_mapped = _is_worth_a_map(session, reader)
     if is_mapped:
-        # A user has many rows: hash each one once.
+        # A user has many rows, in several tables: hash each one once a day.
+        session.execute("create temp table if not exists hashed_users (user_id varchar, hashed varchar)")
         session.execute(
-            f'create or replace temp table hashed_users as select "{table.user}" as user_id, {user_hash} as hashed '  # noqa: S608
-            f'from (select distinct "{table.user}"::varchar as "{table.user}" from {reader.source})',
+            f'insert into hashed_users select "{table.user}", {user_hash} from '  # noqa: S608
+            f'(select distinct "{table.user}"::varchar as "{table.user}" from {reader.source}) as named '
+            f'anti join hashed_users on hashed_users.user_id = named."{table.user}" where "{table.user}" is not null',
             reader.source_parameters,
         )
         user_hash = "hashed_users.hashed"
@@ -295,8 +301,6 @@ def _insert(session: _Session, reader: Reader) -> int:
         f'from judged{joined} where "#reason" is null',
         reader.parameters | {"known_date": file.known_date, "source_file": file.name},
     )
-    if is_mapped:
-        session.execute("drop table hashed_users")
     return int(inserted[0][0])
 
 
@@ -505,27 +509,36 @@ def _record(
     replace_rows(connection, landing_days, key, [key | {"manifest_digest": digest, "marts_digest": marts_digest}])
 
 
-def _refresh(session: _Session, files: list[LandedFile], seen: dict[tuple[str, str], Seen]) -> None:
-    """Same content: remember when it was last read, so that the next run need not hash it again."""
-    stale = []
-    for file in files:
-        before = seen[file.table, file.name]
-        modified = datetime.fromtimestamp(file.mtime_ns / 1e9, UTC).replace(tzinfo=None)
-        if file.mtime_ns != before.mtime_ns or before.loaded_at - RACY <= modified < session.started - RACY:
-            stale.append(file)
+def _is_worth_noting(session: _Session, file: LandedFile, before: Seen) -> bool:
+    """Whether the next run could go by size and mtime if it knew that this one has read the bytes."""
+    modified = datetime.fromtimestamp(file.mtime_ns / 1e9, UTC).replace(tzinfo=None)
+    return file.mtime_ns != before.mtime_ns or before.loaded_at - RACY <= modified < session.started - RACY
+
+
+def _note_read_again(session: _Session) -> None:
+    """Same content: remember when it was last read, in one statement for the files of all days."""
+    stale = session.read_again
     if not stale:
         return
+    key = ("known_date", "table_name", "source_file")
+    read = {
+        "known_date": [file.known_date for file in stale],
+        "table_name": [file.table for file in stale],
+        "source_file": [file.name for file in stale],
+        "mtime_ns": [file.mtime_ns for file in stale],
+    }
+    again = select(
+        *(
+            func.unnest(bindparam(None, values, unique=True), type_=landing_files.c[name].type).label(name)
+            for name, values in read.items()
+        )
+    ).subquery()
     with session.connection.begin():
-        for file in stale:
-            session.connection.execute(
-                landing_files.update()
-                .where(
-                    landing_files.c.known_date == file.known_date,
-                    landing_files.c.table_name == file.table,
-                    landing_files.c.source_file == file.name,
-                )
-                .values(mtime_ns=file.mtime_ns, loaded_at=session.started)
-            )
+        session.connection.execute(
+            landing_files.update()
+            .where(*(landing_files.c[name] == again.c[name] for name in key))
+            .values(mtime_ns=again.c.mtime_ns, loaded_at=session.started)
+        )
 
 
 def _unchanged(files: list[LandedFile]) -> None:
