@@ -15,8 +15,8 @@ BLOCK = 64
 BOTS = r"(?i)bot|crawler|spider|slurp|headless|python-requests|curl/|wget"
 
 MARTS = """
-create temp macro user_hash(user_id) as left(sha256(
-    getvariable('outer_key') || unhex(sha256(getvariable('inner_key') || encode(user_id)))), 32);
+create temp macro user_hash(user_id) as translate(to_base64(unhex(left(sha256(
+    getvariable('outer_key') || unhex(sha256(getvariable('inner_key') || encode(user_id)))), 18))), '+/', '-_');
 
 create temp table hashed_users as
 select user_id, user_hash(user_id) as user_hash from (

@@ -6,6 +6,7 @@ no state and no SQL. A world is many small independent ones landed together, bec
 
 from __future__ import annotations
 
+import base64
 import csv
 import hashlib
 import hmac
@@ -94,7 +95,8 @@ def _land(shop: Shop, files: dict[tuple[date, str], list[Row]]) -> None:
 
 
 def _hash(user_id: str | None) -> str | None:
-    return user_id and hmac.digest(KEY.encode(), user_id.encode(), hashlib.sha256).hex()[:32]
+    digest = hmac.digest(KEY.encode(), (user_id or "").encode(), hashlib.sha256)
+    return user_id and base64.urlsafe_b64encode(digest[:9]).decode()
 
 
 class Told:

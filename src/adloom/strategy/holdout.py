@@ -42,7 +42,7 @@ Floats = NDArray[np.float64]
 def in_holdout(unit_id: str, share: float) -> bool:
     """Does this unit always see the reference policy?
 
-    ``unit_id`` is the user_hash (32 hex characters) or, where a shop has no users, the impression_id. An ad server
+    ``unit_id`` is the user_hash (12 characters) or, where a shop has no users, the impression_id. An ad server
     decides the same way: the first 8 bytes (big-endian) of SHA-256 over the UTF-8 text `SALT` + unit_id, as a
     fraction of 2⁶⁴, lie below ``share``. A unit in a holdout of 5 % stays in when the share grows.
     """

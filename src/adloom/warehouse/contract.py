@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal
 
-VERSION = 1  # part of every day's manifest digest: a changed contract loads every day again
+VERSION = 2  # part of every day's manifest digest: a changed contract loads every day again
 
 
 class Kind(Enum):
@@ -44,14 +45,19 @@ class Column:
     allowed: tuple[str, ...] = ()
     range_sql: str = ""  # what a present value must satisfy
     range_words: str = ""
-    # Nearly every row has its own value. Trying the other ways of storing text costs the engine as much
-    # as writing, and it ends with this one anyway.
-    is_diverse: bool = False
+    # How the engine keeps a text column that has millions of rows a day: named here, because trying all its ways costs
+    # as much as writing. A few values repeated; values of their own; user hashes, in which nothing repeats.
+    storage: Literal["", "dictionary", "fsst", "uncompressed"] = ""
 
     @property
     def raw_name(self) -> str:
         """Its name in ``raw``: a user id never arrives there, only its keyed hash."""
         return "user_hash" if self.kind is Kind.USER else self.name
+
+    @property
+    def ddl(self) -> str:
+        storage = f" using compression {self.storage}" if self.storage else ""
+        return f'"{self.raw_name}" {self.kind.sql_type}{storage}'
 
 
 @dataclass(frozen=True)
@@ -84,11 +90,13 @@ class LandingTable:
     @property
     def ddl(self) -> str:
         """The statement that creates its table in ``raw`` where it is missing."""
-        columns = [
-            f'"{column.raw_name}" {column.kind.sql_type}{" using compression fsst" if column.is_diverse else ""}'
-            for column in self.columns
+        columns = [column.ddl for column in self.columns]
+        kept = [
+            "extra JSON",
+            "known_date DATE NOT NULL",
+            "source_file VARCHAR NOT NULL using compression dictionary",
+            "source_line BIGINT NOT NULL",
         ]
-        kept = ["extra JSON", "known_date DATE NOT NULL", "source_file VARCHAR NOT NULL", "source_line BIGINT NOT NULL"]
         return f"create table if not exists raw.{self.name} ({', '.join(columns + kept)})"
 
 
@@ -107,18 +115,18 @@ AD_EVENTS = LandingTable(
     "ad_events",
     "one event",
     (
-        Column("event_id", required=True, is_diverse=True),
-        Column("event_type", required=True, allowed=("impression", "click", "conversion")),
+        Column("event_id", required=True, storage="fsst"),
+        Column("event_type", required=True, allowed=("impression", "click", "conversion"), storage="dictionary"),
         Column("occurred_at", Kind.TIME, required=True),
-        Column("creative_id"),
-        Column("impression_id", is_diverse=True),
-        Column("user_id", Kind.USER, is_diverse=True),
-        Column("segment_id"),
-        Column("plan_id"),
-        Column("campaign_id"),
-        Column("policy_id"),
-        Column("channel"),
-        Column("position"),
+        Column("creative_id", storage="dictionary"),
+        Column("impression_id", storage="fsst"),
+        Column("user_id", Kind.USER, storage="uncompressed"),
+        Column("segment_id", storage="dictionary"),
+        Column("plan_id", storage="dictionary"),
+        Column("campaign_id", storage="dictionary"),
+        Column("policy_id", storage="dictionary"),
+        Column("channel", storage="dictionary"),
+        Column("position", storage="dictionary"),
         Column(
             "propensity",
             Kind.NUMBER,
@@ -127,9 +135,9 @@ AD_EVENTS = LandingTable(
         ),
         _money("value"),
         _money("cost"),
-        Column("currency"),
-        Column("user_agent"),
-        Column("ip_prefix", is_diverse=True),
+        Column("currency", storage="dictionary"),
+        Column("user_agent", storage="dictionary"),
+        Column("ip_prefix", storage="fsst"),
     ),
     time="occurred_at",
     needs=(
@@ -146,12 +154,17 @@ BEHAVIOURS = LandingTable(
     "behaviours",
     "one event",
     (
-        Column("event_id", required=True, is_diverse=True),
-        Column("user_id", Kind.USER, required=True, is_diverse=True),
-        Column("behaviour", required=True, allowed=("view", "search", "favourite", "cart", "purchase")),
+        Column("event_id", required=True, storage="fsst"),
+        Column("user_id", Kind.USER, required=True, storage="uncompressed"),
+        Column(
+            "behaviour",
+            required=True,
+            allowed=("view", "search", "favourite", "cart", "purchase"),
+            storage="dictionary",
+        ),
         Column("occurred_at", Kind.TIME, required=True),
-        Column("item_id", is_diverse=True),
-        Column("query", is_diverse=True),
+        Column("item_id", storage="fsst"),
+        Column("query", storage="fsst"),
         _count("quantity"),
         _money("price"),
     ),

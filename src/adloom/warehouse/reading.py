@@ -38,7 +38,7 @@ USER = "user_id"
 
 
 def bind_user_key(execute: Any, key: bytes) -> None:
-    """Give a session the macro ``user_hash(user_id)``: HMAC-SHA256 (RFC 2104) in SQL, first 32 hex characters.
+    """Give a session the macro ``user_hash(user_id)``: HMAC-SHA256 (RFC 2104) in SQL, its first 9 bytes in base64url.
 
     ``execute(sql, parameters)`` must not log its parameters. The two padded keys live in session variables: bound,
     gone with the connection, never in a statement's text.
@@ -47,8 +47,8 @@ def bind_user_key(execute: Any, key: bytes) -> None:
     execute("set variable inner_key = $key", {"key": bytes(byte ^ 0x36 for byte in block)})
     execute("set variable outer_key = $key", {"key": bytes(byte ^ 0x5C for byte in block)})
     execute(
-        "create or replace temp macro user_hash(user_id) as left(sha256("
-        "getvariable('outer_key') || unhex(sha256(getvariable('inner_key') || encode(user_id)))), 32)",
+        "create or replace temp macro user_hash(user_id) as translate(to_base64(unhex(left(sha256("
+        "getvariable('outer_key') || unhex(sha256(getvariable('inner_key') || encode(user_id)))), 18))), '+/', '-_')",
         {},
     )
 
