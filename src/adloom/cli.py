@@ -97,15 +97,7 @@ def run(  # noqa: PLR0917 - typer reads the options off the signature
     else:
         days = list(days_between(parse_day(str(first)), parse_day(str(last))))
     load_shop(shop)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=errors,
-        disable=not errors.is_terminal,
-    ) as progress:
+    with _progress() as progress:
         bar = progress.add_task(shop, total=len(days) * len(pipeline.STEPS))
         for one in days:
 
@@ -141,8 +133,54 @@ for _name, _function in {
     "publish": pipeline.publish,
     "snapshot": pipeline.snapshot,
     "report": pipeline.report,
+    "portraits": pipeline.portraits,
 }.items():
     _step_command(_name, _function)
+
+
+@app.command()
+def simulate(
+    shop: ShopId,
+    day: Annotated[str | None, typer.Option("--day", "-d", help="one day, YYYY-MM-DD")] = None,
+    first: Annotated[str | None, typer.Option("--from", help="first day of a range")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="last day of a range")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write days of a simulated shop into its landing folder; the same days are the same bytes."""
+    if (day is None) == (first is None and last is None) or (first is None) != (last is None):
+        raise UsageError("which days?", "give --day D, or --from A --to B")
+    days = [parse_day(day)] if day is not None else list(days_between(parse_day(str(first)), parse_day(str(last))))
+    made = []
+    with _progress() as progress:
+        bar = progress.add_task(shop, total=len(days))
+        for one in days:
+            made.append(pipeline.simulate(shop, one))
+            progress.update(bar, description=f"{shop} {one}", advance=1)
+            if not errors.is_terminal:
+                errors.print(str(made[-1]), markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        rows = [{"day": str(one.day), "rows": dict(one.rows), "written": list(one.written)} for one in made]
+        console.print_json(json.dumps({"shop": shop, "simulated": True, "days": rows}))
+    else:
+        events = sum(one.rows["behaviours"] for one in made)
+        console.print(
+            f"{len(made)} simulated days with {events:,} behaviours in {load_shop(shop).landing}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=errors,
+        disable=not errors.is_terminal,
+    )
 
 
 @app.command()
@@ -178,6 +216,48 @@ def status(shop: ShopId, as_json: AsJson = False) -> None:
         for row in pipeline.run_history(shop)
     ]
     _table(("day", "status", "last step", "message", "finished (UTC)"), rows, as_json)
+
+
+@app.command()
+def models(shop: ShopId, as_json: AsJson = False) -> None:
+    """The copy models that were trained, what they gained over their base, and which one writes."""
+    rows = [
+        (
+            row.model_id,
+            str(row.trained_on),
+            row.base,
+            row.method,
+            row.pairs,
+            round(row.loss_base, 3),
+            round(row.loss_tuned, 3),
+            row.state,
+            row.licence,
+        )
+        for row in pipeline.models(shop)
+    ]
+    names = ("model", "trained on", "base", "method", "pairs", "loss before", "loss after", "state", "licence")
+    _table(names, rows, as_json)
+
+
+@app.command()
+def promote(
+    shop: ShopId,
+    model_id: Annotated[str, typer.Argument(help="as `adloom models` lists it")],
+    day: DayText,
+    by: Annotated[str, typer.Option("--by", help="who decided it")],
+) -> None:
+    """Let a trained copy model write from a day on."""
+    console.print(pipeline.promote_model(shop, model_id, parse_day(day), by), markup=False, soft_wrap=True)
+
+
+@app.command("roll-back")
+def roll_back(
+    shop: ShopId,
+    day: DayText,
+    reason: Annotated[str, typer.Option("--reason", help="why it must not write any more")],
+) -> None:
+    """Take the live copy model out of use: the one before it writes again, or the base."""
+    console.print(pipeline.roll_back_model(shop, parse_day(day), reason), markup=False, soft_wrap=True)
 
 
 @app.command()

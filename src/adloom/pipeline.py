@@ -7,6 +7,7 @@ any time: the second run equals the first. `STEPS` is the day from landing to re
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -139,6 +140,18 @@ def report(shop_id: str, day: date) -> Path:
     return path
 
 
+def portraits(shop_id: str, day: date) -> Any:
+    """Segments of at least k users, the words they are described with, and affinities, as of ``day``.
+
+    No step of the daily run: what writes creatives asks for it, on the days it needs it.
+    """
+    from adloom.audience.making import make_portraits
+
+    shop = load_shop(shop_id)
+    _require_marts(shop, day)
+    return make_portraits(shop, day)
+
+
 Step = Callable[[str, date], Any]
 
 STEPS: dict[str, Step] = {
@@ -152,6 +165,16 @@ STEPS: dict[str, Step] = {
     "snapshot": snapshot,
     "report": report,
 }
+
+
+def simulate(shop_id: str, day: date) -> Any:
+    """Write one day of a simulated shop into its landing folder: what a shop's own systems would deliver.
+
+    A driver's step, in no DAG: a run never makes its own input.
+    """
+    from adloom.simulation import sample_shop
+
+    return sample_shop.write_day(load_shop(shop_id), day)
 
 
 def run_day(shop_id: str, day: date, on_step: Callable[[str], None] = lambda name: None) -> None:
@@ -289,6 +312,65 @@ def run_history(shop_id: str) -> list[Row[Any]]:
         ledger.create_ledger(engine)
     with _reading(shop) as connection:
         return list(connection.execute(select(ledger.runs).order_by(ledger.runs.c.day)))
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A trained copy model, as a person lists it."""
+
+    model_id: str
+    trained_on: date
+    base: str
+    method: str
+    pairs: int
+    loss_base: float
+    loss_tuned: float
+    state: str
+    """live | candidate | promoted DAY | rolled back DAY: why; with the day by which it must be retrained, if any"""
+    licence: str
+
+
+def models(shop_id: str, day: date | None = None) -> list[ModelRow]:
+    """The copy models that were trained, newest first; ``day``: the day whose live model is meant (default: last)."""
+    from adloom.copywriting import registry
+
+    with _ledger(shop_id) as connection:
+        rows = registry.all_models(connection)
+        live = registry.live_model(connection, day or date.max)
+    found = []
+    for row in rows:
+        metrics = json.loads(row.metrics)
+        figures = float(metrics["loss_base"]), float(metrics["loss_tuned"])
+        state = registry.state_words(row, live)
+        found.append(ModelRow(row.model_id, row.day, row.base, row.method, row.pairs, *figures, state, row.licence))
+    return found
+
+
+def promote_model(shop_id: str, model_id: str, day: date, by: str) -> str:
+    """Let a trained model write from ``day`` on."""
+    from adloom.copywriting import registry
+
+    with _ledger(shop_id) as connection:
+        registry.promote(connection, model_id, day, by)
+    return f"model {model_id} writes from {day} on"
+
+
+def roll_back_model(shop_id: str, day: date, reason: str) -> str:
+    """Take the model that is live on ``day`` out of use: the one before it writes again, or the base."""
+    from adloom.copywriting import registry
+
+    with _ledger(shop_id) as connection:
+        withdrawn, now = registry.roll_back(connection, day, reason)
+    return f"model {withdrawn} is out of use from {day} on; " + ("the base writes" if now is None else f"{now} writes")
+
+
+@contextmanager
+def _ledger(shop_id: str) -> Iterator[Connection]:
+    """The ledger's tables, made if need be, in one transaction."""
+    with warehouse(load_shop(shop_id)) as engine:
+        ledger.create_ledger(engine)
+        with engine.begin() as connection:
+            yield connection
 
 
 def query(shop_id: str, statement: str, live: bool = False) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import date
 
 from adloom.shop import Shop
-from adloom.sources import files, open_bandit
+from adloom.sources import files, open_bandit, sample_shop
 
-LANDERS = {"files": files.land, "open_bandit": open_bandit.land}
+LANDERS = {"files": files.land, "open_bandit": open_bandit.land, "sample_shop": sample_shop.land}
 
 
 def land(shop: Shop, day: date) -> None:

@@ -12,7 +12,9 @@ final as (
         source,
         known_date,
         source_file,
-        source_line
+        source_line,
+        -- Not a column of the contract, so it is kept aside.
+        extra ->> 'translations' as translations
     from source
 )
 
