@@ -7,8 +7,9 @@ A file is named by its content: a table that did not change keeps its file, and 
 the same set of names. A reader resolves every table through one reading of ``CURRENT`` and so sees one state of all
 of them. Files stay while ``CURRENT`` or the set before it names them, and for `GRACE_SECONDS` after that.
 
-Left out: tables with a row per user (``fct_impressions``, ``fct_behaviours_daily``, ``user_segments``), because
-whoever may read a page need not be able to follow a person; ``runs``, because the run that publishes is itself not
+Left out: tables with a row per user (``fct_impressions``, ``fct_behaviours_daily``, ``user_segments``, those of the
+ledger marked private) and the exact counts of ``dim_segments.users``, because whoever may read a page need not be able
+to follow a person; ``runs``, because the run that publishes is itself not
 over (``adloom status`` shows them); and what the clock wrote.
 """
 
@@ -37,7 +38,15 @@ from adloom.warehouse import ledger
 from adloom.warehouse.engine import warehouse
 
 MARTS = ("dim_items", "dim_creatives", "dim_segments", "fct_creative_daily")
-LEDGER = tuple(sorted(table.name for table in ledger.metadata.sorted_tables if table is not ledger.runs))
+LEDGER = tuple(
+    sorted(
+        table.name
+        for table in ledger.metadata.sorted_tables
+        if table is not ledger.runs and not table.info.get("private")
+    )
+)
+HIDDEN = {"marts.dim_segments": ("users",)}
+"""Exact counts of persons, day by day: the difference of two days would be one user. Portraits publish them safely."""
 GRACE_SECONDS = 900
 """How long a file outlives the last set that named it: a query that began on it may still be reading."""
 
@@ -156,8 +165,9 @@ def _write(connection: Connection, root: Path, name: str) -> str:
     fresh = root / f".{name}.parquet"
     fresh.unlink(missing_ok=True)
     declared = ledger.metadata.tables.get(name)
-    clocked = [] if declared is None else [column.name for column in declared.columns if column.info.get("wall_clock")]
-    left_out = f"exclude ({', '.join(clocked)})" if clocked else ""
+    hidden = list(HIDDEN.get(name, ()))
+    hidden += [] if declared is None else [column.name for column in declared.columns if column.info.get("wall_clock")]
+    left_out = f"exclude ({', '.join(hidden)})" if hidden else ""
     # Names are constants of this code; the path is bound.
     connection.exec_driver_sql(
         f"copy (select * {left_out} from {name} order by all) to ? (format parquet, compression zstd)",  # noqa: S608

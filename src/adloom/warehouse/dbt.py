@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -74,6 +74,15 @@ def run_vars(shop: Shop, known_date: date) -> dict[str, Any]:
     }
 
 
+def portrait_vars(shop: Shop, days: Sequence[date]) -> dict[str, Any]:
+    """What only the models tagged portraits are told; it makes no mart stale. ``days`` end with the run's known_date."""
+    figures = shop.portraits.model_dump(exclude={"min_moved_users", "affinity_days"}, mode="json")
+    return figures | {
+        "portrait_days": ",".join(day.isoformat() for day in days),
+        "left_out_categories": "/".join(shop.portraits.left_out_categories),
+    }
+
+
 def build(shop: Shop, day: date) -> BuildReport:
     """Build, ascending, every known_date up to ``day`` whose marts are not what its landing says they should be.
 
@@ -115,12 +124,19 @@ def pending_days(shop: Shop, day: date) -> list[date]:
             return sorted(_stale_known_dates(connection, shop, day))
 
 
-def run_dbt(shop: Shop, known_date: date, select: str | None = None, command: str = "build") -> list[str]:
+def run_dbt(
+    shop: Shop,
+    known_date: date,
+    select: str | None = None,
+    command: str = "build",
+    portrait_days: Sequence[date] | None = None,
+) -> list[str]:
     """Run ``dbt build`` (or ``test``, ``run`` …) for one known_date; returns the names of the nodes that ran.
 
+    ``portrait_days``: the days that models tagged portraits are built for at once, the last one ``known_date``.
     Raises `AdloomError` where the selection matches nothing, or naming every failing node with its message.
     """
-    return _Project(shop).build(known_date, select=select, command=command)
+    return _Project(shop).build(known_date, select=select, command=command, portrait_days=portrait_days)
 
 
 # --- which known_dates -------------------------------------------------------------------------------------------
@@ -166,15 +182,17 @@ def _expected_digests(shop: Shop, manifests: Mapping[date, str], stateful: Itera
     base = hashlib.sha256(json.dumps([configuration, project_digest()], sort_keys=True).encode())
     reach = timedelta(days=REACH_IN_LOOKBACKS * shop.lookback_days)
     files = [(row.known_date, json.dumps([str(part) for part in row])) for row in stateful]
-    digests, position = {}, 0
-    for known_date in sorted(facts):
+    days = sorted(facts)
+    lines = [f"{day} {facts[day]}\n".encode() for day in days]
+    digests, position, first = {}, 0, 0
+    for last, known_date in enumerate(days, start=1):
         while position < len(files) and files[position][0] <= known_date:
             base.update(files[position][1].encode())
             position += 1
+        while days[first] < known_date - reach:
+            first += 1
         own = base.copy()
-        for other in sorted(facts):
-            if known_date - reach <= other <= known_date:
-                own.update(f"{other} {facts[other]}\n".encode())
+        own.update(b"".join(lines[first:last]))
         digests[known_date] = own.hexdigest()
     return digests
 
@@ -247,21 +265,30 @@ class _Project:
         self.manifest = self._parsed[key]
 
     def build(
-        self, known_date: date, select: str | None = None, command: str = "build", *, with_views: bool = True
+        self,
+        known_date: date,
+        select: str | None = None,
+        command: str = "build",
+        *,
+        with_views: bool = True,
+        portrait_days: Sequence[date] | None = None,
     ) -> list[str]:
         """Run one command for one known_date; the names of the nodes that ran.
 
-        Without a selection all models and their tests run, but not the unit tests: they say nothing about the data.
+        Without a selection all models and their tests run, but not those tagged portraits, which have a step of their
+        own, and not the unit tests: they say nothing about the data.
         Views hold no known_date, so they need to be made only for the first of several known_dates.
         """
         if select is not None:
             selection = ["--select", select]
         elif with_views:
-            selection = ["--exclude-resource-type", "unit_test"]
+            selection = ["--exclude", "tag:portraits", "--exclude-resource-type", "unit_test"]
         else:
             nodes = [node for node in self.manifest.nodes.values() if node.config.materialized != "view"]
+            apart = {node.unique_id for node in nodes if "portraits" in node.tags}
+            nodes = [node for node in nodes if not apart & {node.unique_id, getattr(node, "attached_node", None)}]
             selection = ["--indirect-selection", "empty", "--select", *sorted(node.name for node in nodes)]
-        outcome = self._invoke([command, *selection], known_date, self.manifest)
+        outcome = self._invoke([command, *selection], known_date, self.manifest, portrait_days)
         results = list(outcome.result.results)
         failed = [result for result in results if result.status in {"error", "fail", "runtime error"}]
         if failed:
@@ -280,17 +307,20 @@ class _Project:
             )
         return [result.node.name for result in results]
 
-    def _invoke(self, command: list[str], known_date: date, manifest: Any) -> Any:
+    def _invoke(
+        self, command: list[str], known_date: date, manifest: Any, portrait_days: Sequence[date] | None = None
+    ) -> Any:
         from dbt.cli.main import dbtRunner  # takes two seconds: only a step that runs dbt pays them
 
         folder = _folder(self.shop)
+        variables = run_vars(self.shop, known_date) | portrait_vars(self.shop, portrait_days or [known_date])
         arguments = [
             *("--no-use-colors", "--no-send-anonymous-usage-stats", "--no-version-check", "--no-print"),
             *("--no-write-json", "--log-level", "none", "--log-level-file", "info", "--log-path", str(folder / "logs")),
             *command,
             *("--project-dir", str(settings().dbt_project_dir), "--profiles-dir", str(settings().dbt_project_dir)),
             *("--target-path", str(folder / "target")),
-            *("--vars", json.dumps(run_vars(self.shop, known_date))),
+            *("--vars", json.dumps(variables)),
         ]
         try:
             with _environment(self.shop):

@@ -39,6 +39,8 @@ MONEY = Numeric(38, 6)
 # Part of a table's key where an index would cost more than it guards: DuckDB's index on `evaluations` makes the table
 # ten times as large and a rerun's delete take seconds, while `replace_rows` keeps the key unique by itself.
 KEY = {"key": True}
+# A table whose rows are persons, or counts too small to be shown: never copied into a published snapshot.
+PRIVATE = {"private": True}
 
 metadata = MetaData(schema=SCHEMA)
 
@@ -296,6 +298,7 @@ briefs = Table(
     Column("chosen_for", Text, nullable=False, comment="value | exploration"),
     Column("expected_value", Double, comment="of what it was ranked by; null: no evidence yet"),
     Column("content", Text, nullable=False, comment="JSON of the brief"),
+    Column("evidence", Text, comment="JSON: the counts and rates that expected_value is the product of"),
 )
 
 refused_briefs = Table(
@@ -392,6 +395,56 @@ erasures = Table(
     Column("subject", Text, primary_key=True, comment="id of what must not be learnt from or shown again"),
     Column("requested_on", Date, nullable=False),
     Column("reason", Text, nullable=False),
+)
+
+
+portraits = Table(
+    "portraits",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("segment_id", Text, primary_key=True),
+    Column("users", BigInteger, nullable=False, comment="rounded down; 0: too few to say"),
+    Column("content_as_of", Date, comment="the day whose facts it describes; null: nothing is said of it"),
+    Column("interests", Text, nullable=False, comment="JSON list of {category, weight, zh, en}"),
+    Column("recent_items", Text, nullable=False, comment="JSON list of {item_id, zh, en}"),
+    Column("price_level", Text, nullable=False, comment="value | middle | premium; empty: mixed or unknown"),
+    Column("life_cycle", Text, nullable=False, comment="new | active | lapsing | returning | lapsed; empty: mixed"),
+    Column("engagement", Text, nullable=False, comment="JSON: share of users who kept, carted, bought; in tenths"),
+    Column("words_zh", Text, nullable=False),
+    Column("words_en", Text, nullable=False),
+)
+
+user_portraits = Table(
+    "user_portraits",
+    metadata,
+    Column("day", Date, nullable=False, info=KEY),
+    Column("user_hash", Text, nullable=False, info=KEY),
+    Column("segment_id", Text, nullable=False, comment="what the user is served as from now on"),
+    Column("counted_in", Text, nullable=False, comment="the published segment the user counts in; empty: in none yet"),
+    info=PRIVATE,
+)
+
+affinities = Table(
+    "affinities",
+    metadata,
+    Column("day", Date, nullable=False, info=KEY),
+    Column("viewed_category", Text, nullable=False, info=KEY),
+    Column("bought_category", Text, nullable=False, info=KEY),
+    Column("users_viewed", BigInteger, nullable=False, comment="rounded down, as all counts of persons here"),
+    Column("users_bought", BigInteger, nullable=False),
+    Column("users_both", BigInteger, nullable=False),
+    Column("users", BigInteger, nullable=False, comment="all users the shares are taken of"),
+    Column("lift", Double, nullable=False, comment="P(bought | viewed) / P(bought)"),
+    Column("lift_low", Double, nullable=False),
+    Column("lift_high", Double, nullable=False),
+)
+
+portrait_days = Table(
+    "portrait_days",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("input_digest", Text, nullable=False, comment="what the day's portraits were made from"),
+    Column("counted_on", Date, nullable=False, comment="the day whose users are counted: the day, or an earlier one"),
 )
 
 

@@ -1,0 +1,1 @@
+"""Audience: segments of at least k users and the words they are described with."""
