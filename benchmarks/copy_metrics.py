@@ -208,7 +208,9 @@ def findings(text: str, row: Row) -> list[facts.Finding]:
     return facts.text_unsupported(text, row.values, "zh")
 
 
-def score(texts: Sequence[str], rows: Sequence[Row], copied: Copied, *, parsed: float | None = None) -> dict[str, float]:
+def score(
+    texts: Sequence[str], rows: Sequence[Row], copied: Copied, *, parsed: float | None = None
+) -> dict[str, float]:
     """Every figure of one output. ``parsed``: the share parsed at first try where the writer knows it."""
     references = [row.summary for row in rows]
     rouges = [rouge(text, reference) for text, reference in zip(texts, references, strict=True)]
