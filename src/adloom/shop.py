@@ -39,6 +39,8 @@ class Limits(_Part):
     )
     volume_ratio_warn: float = Field(default=2.0, gt=1, description="day / median of history, or its inverse")
     volume_ratio_fail: float = Field(default=10.0, gt=1)
+    refused_copies_warn: Share = Field(default=0.2, description="share of a day's copies that could not be written")
+    refused_copies_fail: Share = Field(default=0.5, description="beyond it the day's creatives stay behind the door")
 
 
 class Comparison(_Part):
