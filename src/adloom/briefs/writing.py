@@ -1,0 +1,169 @@
+"""Writes the briefs of a day: `briefs.jsonl` for whoever writes the copy, and the ledger's account of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from adloom.briefs.choosing import Chosen, choose
+from adloom.briefs.describing import is_in_language
+from adloom.briefs.knowing import SHOWN_REFUSALS, read_known
+from adloom.briefs.scenarios import Possible, possible_briefs, shop_channels
+from adloom.creative import Brief, Language, write_rows
+from adloom.shop import Shop
+from adloom.warehouse import ledger
+from adloom.warehouse.engine import warehouse
+
+log = logging.getLogger(__name__)
+
+LEAST_ITEMS = 8
+"""Items looked at per segment and occasion, even where the budget is small: some will be taken by others."""
+
+
+@dataclass
+class BriefReport:
+    """What `write_briefs` did."""
+
+    shop_id: str
+    day: date
+    path: Path
+    briefs: int = 0
+    by_cell: dict[tuple[str, str], int] = field(default_factory=dict)
+    """(scenario, language) → briefs"""
+    explored: int = 0
+    candidates: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    """reason → briefs, as far as they are reasons by name"""
+    refused_rows: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        cells = ", ".join(f"{scenario} {language}: {n}" for (scenario, language), n in sorted(self.by_cell.items()))
+        lines = [
+            f"{self.briefs:,} briefs of {self.candidates:,} possible ones, {self.explored:,} of them to explore",
+            *([cells] if cells else []),
+            *(f"refused: {reason}" for reason in list(self.refused)[:10]),
+        ]
+        if self.refused_rows > len(lines):
+            lines.append(f"{self.refused_rows:,} rows in adloom.refused_briefs say what was refused and why")
+        return "\n".join([*lines, *self.notes])
+
+
+def write_briefs(shop: Shop, day: date) -> BriefReport:
+    """Replace the briefs of ``day`` by those that the facts known by then ask for.
+
+    Marts, evaluation and portraits of the day must have been made. Writes ``creatives/day=…/briefs.jsonl`` in the
+    shop's home and the day's rows of ``adloom.briefs`` and ``adloom.refused_briefs``.
+    """
+    path = shop.creatives / f"day={day}" / "briefs.jsonl"
+    with warehouse(shop) as engine:
+        ledger.create_ledger(engine)
+        with engine.connect() as connection:
+            known = read_known(connection, shop, day)
+        budget = shop.copywriting.briefs_per_day
+        most = max(LEAST_ITEMS, -(-budget // max(1, len(known.portraits))))
+        possible = possible_briefs(shop, known, most, SHOWN_REFUSALS)
+        chosen = choose(shop, day, possible.candidates, known.clicks)
+        briefs = [_brief(shop, day, one, possible) for one in chosen]
+        report = BriefReport(shop.id, day, path, candidates=len(possible.candidates))
+        _tell(report, shop, briefs, chosen, possible)
+        report.notes += [
+            f"{items:,} items without their price: campaign {campaign_id} begins or ends overnight"
+            for campaign_id, items in known.unpriced.items()
+        ]
+        write_rows(path, briefs)
+        with engine.begin() as connection:
+            _store(connection, day, briefs, chosen, possible)
+    for line in str(report).splitlines():
+        log.info("%s %s: %s", shop.id, day, line)
+    return report
+
+
+def _brief(shop: Shop, day: date, chosen: Chosen, possible: Possible) -> Brief:
+    one = chosen.candidate
+    channel = shop_channels(shop, one.language)[one.channel]
+    brief = Brief(
+        scenario=one.scenario,
+        language=one.language,
+        channel=one.channel,
+        segment_id=one.segment.segment_id,
+        segment_words=one.segment.words.get(one.language, "") if one.segment.is_personalised else "",
+        item=possible.facts[one.language][one.item.item_id],
+        related=one.related,
+        offer=one.offer,
+        event=one.hot_event,
+        tone=_tone(shop, channel.tone, one.language),
+        forbidden_words=tuple(word for word in shop.forbidden_words if is_in_language(word, one.language)),
+        limits=channel.limits,
+    )
+    drawn = hashlib.sha256(f"{shop.id}\0{day}\0{brief.json_line()}".encode()).digest()
+    return brief.model_copy(update={"seed": int.from_bytes(drawn[:4], "big") >> 1})
+
+
+def _tone(shop: Shop, tone: str, language: Language) -> str:
+    """The channel's tone and the shop's voice, where that is written in the language of the copy."""
+    voice = shop.brand_voice.strip()
+    if not _speaks(shop, language):
+        return tone
+    return f"{tone}；{voice}" if language == "zh" else f"{tone}; {voice}"
+
+
+def _speaks(shop: Shop, language: Language) -> bool:
+    voice = shop.brand_voice.strip()
+    return bool(voice) and is_in_language(voice, language) and (language == "en" or not voice.isascii())
+
+
+def _tell(report: BriefReport, shop: Shop, briefs: list[Brief], chosen: list[Chosen], possible: Possible) -> None:
+    """Fill the report in."""
+    report.briefs = len(briefs)
+    report.by_cell = dict(Counter((one.scenario, one.language) for one in briefs))
+    report.explored = sum(one.chosen_for == "exploration" for one in chosen)
+    for _, reason, count in possible.refused:
+        report.refused[reason] = report.refused.get(reason, 0) + count
+        report.refused_rows += 1
+    if shop.brand_voice:
+        report.notes += [
+            f"the brand voice is not written in {language}: briefs in it have only the channel's tone"
+            for language in shop.languages
+            if not _speaks(shop, language)
+        ]
+    names = {name for language in shop.languages for name in shop_channels(shop, language)}
+    report.notes += [
+        f"channel {name} is known in no language of the shop" for name in shop.channels if name not in names
+    ]
+
+
+def _store(connection: Connection, day: date, briefs: list[Brief], chosen: list[Chosen], possible: Possible) -> None:
+    rows: list[dict[str, Any]] = [
+        {
+            "day": day,
+            "brief_id": brief.brief_id,
+            "position": position,
+            "scenario": brief.scenario,
+            "language": brief.language,
+            "channel": brief.channel,
+            "segment_id": brief.segment_id,
+            "item_id": brief.item.item_id,
+            "campaign_id": brief.offer.campaign_id if brief.offer else None,
+            "event_id": brief.event.event_id if brief.event else None,
+            "chosen_for": one.chosen_for,
+            "expected_value": one.value,
+            "content": brief.json_line(),
+            "evidence": json.dumps(one.evidence, sort_keys=True),
+        }
+        for position, (brief, one) in enumerate(zip(briefs, chosen, strict=True))
+    ]
+    ledger.replace_rows(connection, ledger.briefs, {"day": day}, rows)
+    refused = [
+        {"day": day, "scenario": key[0], "language": key[1], "subject": key[2], "reason": reason, "briefs": count}
+        for key, reason, count in possible.refused
+    ]
+    ledger.replace_rows(connection, ledger.refused_briefs, {"day": day}, refused)
