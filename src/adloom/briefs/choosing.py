@@ -118,14 +118,9 @@ class _Choice:
         return number not in self.numbers and self.items[self.candidates[number].item.item_id] < self.limit
 
     def discounted(self, number: int) -> float:
-        """The value of one more brief of the same kind."""
+        """The value of one more brief of its item and segment."""
         one = self.candidates[number]
-        return self.values[number] / (
-            (1 + self.items[one.item.item_id])
-            * (1 + self.segments[one.segment.segment_id])
-            * (1 + self.cells[one.scenario, one.language])
-            * (1 + self.cells[one.scenario, one.language, one.channel])
-        )
+        return self.values[number] / ((1 + self.items[one.item.item_id]) * (1 + self.segments[one.segment.segment_id]))
 
     def best_of_each(self) -> Iterator[int]:
         """The best candidate of each scenario and language, looked for when it is asked for."""
@@ -141,18 +136,34 @@ class _Choice:
         return min(numbers, key=lambda number: (not self.is_open(number), -self.discounted(number), number))
 
     def by_value(self) -> Iterator[int]:
-        """Greatest discounted value first; what was chosen in between counts. Values only fall, so a heap will do."""
-        heap = [(-self.discounted(number), number) for number in range(len(self.candidates))]
-        heapq.heapify(heap)
+        """Greatest discounted value first; what was chosen in between counts.
+
+        One heap for each scenario, language and channel, whose own discount its candidates share. Inside, discounts
+        only grow with what is taken, so a heap whose first one is brought up to date is right.
+        """
+        heaps: dict[tuple[str, ...], list[tuple[float, int]]] = defaultdict(list)
+        for number, one in enumerate(self.candidates):
+            heaps[one.scenario, one.language, one.channel].append((-self.discounted(number), number))
+        for heap in heaps.values():
+            heapq.heapify(heap)
+        while True:
+            best = min((self._first(cell, heaps[cell]) for cell in sorted(heaps)), default=(0.0, -1))
+            if best[1] < 0:
+                return
+            yield best[1]
+
+    def _first(self, cell: tuple[str, ...], heap: list[tuple[float, int]]) -> tuple[float, int]:
+        """(minus the discounted value, number) of the best that is open; (0, -1) where there is none."""
         while heap:
-            before, number = heapq.heappop(heap)
+            before, number = heap[0]
             if not self.is_open(number):
+                heapq.heappop(heap)
                 continue
             now = -self.discounted(number)
-            if now > before:
-                heapq.heappush(heap, (now, number))
-            else:
-                yield number
+            if now <= before:
+                return now / ((1 + self.cells[cell[:2]]) * (1 + self.cells[cell])), number
+            heapq.heapreplace(heap, (now, number))
+        return 0.0, -1
 
     def least_shown(self) -> Iterator[int]:
         """In turns, one of each segment, scenario, channel and language; those with the fewest impressions first."""

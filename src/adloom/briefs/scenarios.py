@@ -11,7 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from heapq import nsmallest
 
 from adloom.audience.naming import split_path
@@ -103,9 +103,9 @@ def possible_briefs(shop: Shop, known: Known, most: int, shown_refusals: int) ->
     found = Possible()
     for language in shop.languages:
         found.facts[language] = _describe_items(shop, known, language, found.refused, shown_refusals)
-    everywhere = _all_facts(shop, known, found.facts)
+    links = _links(shop, known, found.facts)
     for language in shop.languages:
-        writer = _Language(shop, known, language, found, everywhere, most)
+        writer = _Language(shop, known, language, found, links, most)
         found.candidates += writer.candidates()
     found.candidates.sort(key=lambda one: one.key)
     return found
@@ -159,14 +159,18 @@ def _refuse_others(refused: Refusals, language: str, reason: str, items: int) ->
         refused.add(ANY, language, "items", f"{items:,} more items: each {reason}", items)
 
 
-def _all_facts(
-    shop: Shop, known: Known, facts: Mapping[Language, dict[str, ItemFacts]]
-) -> dict[Language, dict[str, ItemFacts]]:
-    """The facts in every language there are facts in, written in or not: what an event is looked for in."""
-    found = dict(facts)
+def _links(shop: Shop, known: Known, facts: Mapping[Language, dict[str, ItemFacts]]) -> dict[str, dict[str, float]]:
+    """event → item → how closely they are tied, looked for in every language there are facts in, written in or not."""
+    if not known.events:
+        return {}
+    everywhere = dict(facts)
     for language in LANGUAGE_NAMES:
-        if language not in found:
-            found[language] = _describe_items(shop, known, language, Refusals(), 0)
+        if language not in everywhere:
+            everywhere[language] = _describe_items(shop, known, language, Refusals(), 0)
+    found: dict[str, dict[str, float]] = {}
+    for event in known.events:
+        strengths = ((item.item_id, link(event, item.item_id, everywhere)) for item in known.items)
+        found[event.event_id] = {item_id: strength for item_id, strength in strengths if strength > 0}
     return found
 
 
@@ -216,7 +220,8 @@ class _Language:
     known: Known
     language: Language
     found: Possible
-    everywhere: Mapping[Language, Mapping[str, ItemFacts]]
+    links: Mapping[str, Mapping[str, float]]
+    """event → item → how closely they are tied"""
     most: int
 
     def candidates(self) -> list[Candidate]:
@@ -405,9 +410,7 @@ class _Language:
             self._refuse("hot_event", "hot_events", "nothing people talk about is on tomorrow", 0)
         for event in self.known.events:
             title = event.title.get(self.language, "")
-            linked = {
-                item_id: strength for item_id in self.items if (strength := link(event, item_id, self.everywhere))
-            }
+            linked = {one: tie for one, tie in self.links[event.event_id].items() if one in self.items}
             if not title:
                 self._refuse("hot_event", event.event_id, f"event {event.event_id} has no {self.name} title")
             elif len(title) > LONGEST_EVENT:
@@ -472,7 +475,8 @@ def _place(event: Event, item: ItemFacts, language: Language) -> str:
     return "attributes" if words and any(words.search(value) for value in item.attributes.values()) else ""
 
 
-def _pattern(words: Iterable[str], language: Language) -> re.Pattern[str] | None:
+@lru_cache(maxsize=4096)
+def _pattern(words: tuple[str, ...], language: Language) -> re.Pattern[str] | None:
     """Whole words where words have ends; a plural is the same word."""
     usable = sorted({re.escape(one) for one in words if len(one) >= LEAST_WORD[language]})
     if not usable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import date
@@ -15,7 +16,7 @@ from sqlalchemy import Connection
 
 from adloom.briefs.choosing import Chosen, choose
 from adloom.briefs.describing import is_in_language
-from adloom.briefs.knowing import SHOWN_REFUSALS, read_known
+from adloom.briefs.knowing import SHOWN_REFUSALS, Known, read_known
 from adloom.briefs.scenarios import Possible, possible_briefs, shop_channels
 from adloom.creative import Brief, Language, write_rows
 from adloom.shop import Shop
@@ -68,9 +69,7 @@ def write_briefs(shop: Shop, day: date) -> BriefReport:
         ledger.create_ledger(engine)
         with engine.connect() as connection:
             known = read_known(connection, shop, day)
-        budget = shop.copywriting.briefs_per_day
-        most = max(LEAST_ITEMS, -(-budget // max(1, len(known.portraits))))
-        possible = possible_briefs(shop, known, most, SHOWN_REFUSALS)
+        possible = possible_briefs(shop, known, _most(shop, known), SHOWN_REFUSALS)
         chosen = choose(shop, day, possible.candidates, known.clicks)
         briefs = [_brief(shop, day, one, possible) for one in chosen]
         report = BriefReport(shop.id, day, path, candidates=len(possible.candidates))
@@ -85,6 +84,14 @@ def write_briefs(shop: Shop, day: date) -> BriefReport:
     for line in str(report).splitlines():
         log.info("%s %s: %s", shop.id, day, line)
     return report
+
+
+def _most(shop: Shop, known: Known) -> int:
+    """Items per segment and occasion: so many that there is about four times the budget to choose from."""
+    names = sum(len(shop_channels(shop, language)) for language in shop.languages)
+    occasions = 2 + len(known.campaigns) + len(known.events)
+    slots = max(1, len(known.portraits) * occasions * max(1, names // 2))
+    return max(LEAST_ITEMS, math.ceil(4 * shop.copywriting.briefs_per_day / slots))
 
 
 def _brief(shop: Shop, day: date, chosen: Chosen, possible: Possible) -> Brief:
