@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
 
-demo: setup ## seven days of real ad logs through a real Airflow, then a table and report.html
+demo: setup ## seven days of real ad logs, then simulated ones that end in new ad copy, through a real Airflow
 	@$(AIRFLOW) demo
 
 up: setup ## start Airflow and leave it up; prints address and login

@@ -20,7 +20,7 @@ from statistics import mean
 from adloom.review import facts
 
 COPIED_CHARACTERS = 13
-SELF_BLEU_ROWS, SELF_BLEU_BLOCKS = 500, 4
+SELF_BLEU_ROWS, SELF_BLEU_BLOCK = 500, 125
 ENDINGS = tuple("。！？!?~～…”」』")
 PLACEHOLDERS = re.compile(r"<UNK>|<?BRAND>?", re.IGNORECASE)
 
@@ -97,7 +97,8 @@ def likeness(texts: Sequence[str]) -> float:
     Self-BLEU grows with the number of references; with blocks of this size human texts have the .371 of the
     reference table (all 499 others: .54), so that a limit stated beside that figure keeps its meaning.
     """
-    blocks = [texts[start::SELF_BLEU_BLOCKS] for start in range(SELF_BLEU_BLOCKS)]
+    count = max(1, round(len(texts) / SELF_BLEU_BLOCK))
+    blocks = [texts[start::count] for start in range(count)]
     blocks = [block for block in blocks if len(block) > 1]
     return sum(self_bleu4(block) * len(block) for block in blocks) / max(1, sum(map(len, blocks)))
 

@@ -22,6 +22,7 @@ import os
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -41,6 +42,8 @@ LONGEST = 200
 """Characters of a training text; the longest ones are listings."""
 STAGES = ("train", "generate", "untuned", "score")
 HUMAN_COPIED_MARGIN = 0.02
+WORN = 8.0
+"""What a candidate loses by phrases that the texts chosen before it hold already."""
 SEED = 20261124
 DATA_AS_OF = date(2026, 1, 1)
 """The data sets are older than any day of a shop."""
@@ -189,16 +192,27 @@ class Chooser:
         self.copied = copied
         self.nearest = metrics.Neighbours(train)
         self.neighbours = neighbours
+        self.written: Counter[object] = Counter()
+        """4-grams of the texts chosen so far: how many texts hold them"""
+        self.count = 0
 
     def choose(self, candidates: Sequence[Candidate], row: Row) -> Candidate:
-        """The candidate with the best score; the first of equals."""
+        """The candidate with the best score, the first of equals; later ones are held against it."""
         texts = [candidate.text for candidate in candidates]
         near = [one.summary for one in self.nearest.nearest(row, self.neighbours)]
         scores = [
-            self._merit(candidate, row) + self._agreement(number, texts, near)
+            self._merit(candidate, row) + self._agreement(number, texts, near) - WORN * self._worn(candidate.text)
             for number, candidate in enumerate(candidates)
         ]
-        return candidates[scores.index(max(scores))]
+        best = candidates[scores.index(max(scores))]
+        self.written.update(set(metrics.ngrams(best.text, 4)))
+        self.count += 1
+        return best
+
+    def _worn(self, text: str) -> float:
+        """How worn a text's phrases are: the mean, over its 4-grams, of a share that grows with texts that hold it."""
+        grams = set(metrics.ngrams(text, 4))
+        return mean(min(1.0, self.written[gram] / 3) for gram in grams) if grams else 0.0
 
     def _merit(self, candidate: Candidate, row: Row) -> float:
         """Faults weigh more than any gain in likeness; among sound texts coverage comes first."""
@@ -213,7 +227,7 @@ class Chooser:
             - 4.0 * (not metrics.ends_properly(text) or not candidate.is_finished)
             - 3.0 * self.copied(text)
             - 2.0 * abs(len(text) - wanted) / wanted
-            - 8.0 * repeated(text)
+            - 15.0 * repeated(text)
             - 2.0 * says_twice(text)
             + 0.3 * max(candidate.log_probability, -4.0)
         )

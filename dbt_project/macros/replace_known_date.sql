@@ -1,6 +1,7 @@
 {#-
     Materialization `replace_known_date`: in one transaction, delete the rows of the run's known_date and insert the
-    fresh ones, also when there are none (models tagged portraits: of all days of the run). The second run equals the first, and other known_dates stay as they are.
+    fresh ones, also when there are none (models tagged portraits: of all days of the run). The second run equals the
+    first, and other known_dates stay as they are.
 
     The table is created from the model's contract (columns and types of its YAML), so a query may read the earlier
     known_dates of `this` on the very first day. A table whose columns are not those of the contract any more is

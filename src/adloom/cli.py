@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import date
@@ -59,7 +62,20 @@ def _set_up(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="show 
         handler = logging.StreamHandler()
         line = "%(asctime)s %(levelname)s %(message)s"
     logging.basicConfig(level=logging.WARNING, handlers=[handler], format=line)
+    if os.environ.pop("ADLOOM_END_WITH_PARENT", None):
+        _end_with_parent()
     logging.getLogger("adloom").setLevel(logging.INFO if verbose or not sys.stderr.isatty() else logging.WARNING)
+
+
+def _end_with_parent() -> None:
+    """End this process and what it started when standard input is closed: whoever started it is gone."""
+
+    def watch() -> None:
+        while os.read(0, 1024):
+            pass
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _show(result: Any, as_json: bool) -> None:
@@ -72,6 +88,11 @@ def _show(result: Any, as_json: bool) -> None:
     elif isinstance(result, Path):
         console.print_json(json.dumps({"path": str(result)})) if as_json else console.print(
             str(result), markup=False, soft_wrap=True
+        )
+    elif isinstance(result, (str, list)):
+        shown = result if isinstance(result, str) else " ".join(map(str, result))
+        console.print_json(json.dumps({"result": result})) if as_json else console.print(
+            shown, markup=False, highlight=False, soft_wrap=True
         )
     elif as_json:
         console.print_json(json.dumps({"status": "done"}))
@@ -134,8 +155,53 @@ for _name, _function in {
     "snapshot": pipeline.snapshot,
     "report": pipeline.report,
     "portraits": pipeline.portraits,
+    "write-briefs": pipeline.write_briefs,
+    "select-pairs": pipeline.select_pairs,
+    "fine-tune": pipeline.fine_tune,
+    "record-model": pipeline.record_model,
+    "plan-copy": pipeline.plan_copy,
+    "record-creatives": pipeline.record_creatives,
+    "publish-creatives": pipeline.publish_creatives,
 }.items():
     _step_command(_name, _function)
+
+
+@app.command("generate-copy")
+def generate_copy(
+    shop: ShopId,
+    day: DayText,
+    shard: Annotated[list[str] | None, typer.Option(help="name of a shard; may be repeated. Default: all")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the copies of the day's briefs; what is finished is kept, what was cut off goes on."""
+    found = pipeline.generate_copy(shop, parse_day(day), shard)
+    rows = [(one.path.name, one.briefs, one.copies, one.refused) for one in found]
+    _table(("shard", "briefs", "copies", "refused"), rows, as_json)
+
+
+@app.command()
+def create(shop: ShopId, day: DayText, as_json: AsJson = False) -> None:
+    """From portraits to checked copies in the report, for a day that was run before, without Airflow."""
+    chosen = parse_day(day)
+    load_shop(shop)
+    with _progress() as progress:
+        bar = progress.add_task(shop, total=len(pipeline.CREATE_STEPS))
+
+        def told(name: str) -> None:
+            done = list(pipeline.CREATE_STEPS).index(name)
+            progress.update(bar, description=f"{shop} {chosen} {name}", completed=done)
+            if not errors.is_terminal:
+                errors.print(f"{shop} {chosen} {name}", markup=False, highlight=False)
+
+        path = pipeline.create(shop, chosen, told)
+        progress.update(bar, completed=len(pipeline.CREATE_STEPS))
+    found = pipeline.copies(shop, chosen)
+    if as_json:
+        rows = [asdict(row) for row in found]
+        console.print_json(json.dumps({"shop": shop, "day": day, "report": str(path), "copies": rows}))
+    else:
+        console.print(pipeline.copies_table(shop, chosen), markup=False, highlight=False)
+        console.print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -187,7 +253,7 @@ def _progress() -> Progress:
 def check(
     shop: ShopId,
     day: DayText,
-    door: Annotated[Literal["raw", "marts"], typer.Option(help="which door")],
+    door: Annotated[Literal["raw", "marts", "creatives"], typer.Option(help="which door")],
     as_json: AsJson = False,
 ) -> None:
     """Hold the day's data against a door's suite."""

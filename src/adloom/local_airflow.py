@@ -1,6 +1,6 @@
 """Airflow on this machine: what ``make demo``, ``make up``, ``make down`` and the containers run.
 
-    python -m adloom.local_airflow demo      seven real days, from an empty machine to report.html
+    python -m adloom.local_airflow demo      seven real days, then simulated ones that end in new ad copy
     python -m adloom.local_airflow up|down   start and stop api-server, scheduler and dag-processor
     python -m adloom.local_airflow prepare   metadata database, login and pools; safe to repeat
     python -m adloom.local_airflow run NAME  one process in the foreground (what a container does)
@@ -48,6 +48,11 @@ console = Console(highlight=False, soft_wrap=True)
 
 USER = "admin"
 DEMO_SHOP = "zozotown"
+CREATIVES_SHOP, CREATIVES_LAST = "sample_shop", date(2025, 11, 7)
+"""The second half of the demo: days of the simulated shop before Double 11. On the day after the last one its sale is
+on and two events are talked about, so that there is something to write for every scenario."""
+SIMULATED_DAYS, CREATIVES_DAYS = 10, 3
+"""So many days are delivered, and the last ones of them run: the first run catches up with those before it."""
 STEPS_A_DAY = 8
 FREE_MEGABYTES = 1000
 # Imported once, before tasks are forked: Great Expectations alone would cost every task that needs it 3 seconds.
@@ -159,7 +164,7 @@ def prepare(airflow: Installation) -> None:
         from airflow.utils import db
         from airflow.utils.session import create_session
 
-        from adloom.orchestration import warehouse_pool
+        from adloom.orchestration import GPU_POOL, warehouse_pool
 
         _migrate(airflow, db)
         if conf.get("core", "auth_manager").endswith(".FabAuthManager"):
@@ -170,6 +175,15 @@ def prepare(airflow: Installation) -> None:
                     warehouse_pool(shop_id),
                     slots=1,
                     description=f"held by every task that opens the warehouse of {shop_id}",
+                    include_deferred=False,
+                    session=session,
+                )
+            # How many trainings and generations may run at once is an operator's choice, made in Airflow: kept.
+            if Pool.get_pool(GPU_POOL, session=session) is None:
+                Pool.create_or_update_pool(
+                    GPU_POOL,
+                    slots=1,
+                    description="held by every task that trains or generates; as many slots as there are GPUs",
                     include_deferred=False,
                     session=session,
                 )
@@ -437,15 +451,15 @@ class Client:
         self._http.close()
 
 
-def create_backfill(airflow: Installation, shop: Shop, first: date, last: date) -> None:
+def create_backfill(airflow: Installation, shop: Shop, first: date, last: date, *, begin: bool = True) -> None:
     """``airflow backfill create`` for the days: one run at a time, and days that ran before run again.
 
     Done before the scheduler starts: SQLite lets one process write, and `airflow backfill create` gives up when
-    the scheduler happens to hold the database.
+    the scheduler happens to hold the database. Without ``begin`` the runs wait until the DAG is unpaused.
     """
     dag_id = f"behaviour_daily__{shop.id}"
     airflow_command(airflow, "dags", "reserialize")
-    airflow_command(airflow, "dags", "unpause", dag_id, "--yes")
+    airflow_command(airflow, "dags", "unpause" if begin else "pause", dag_id, "--yes")
     span = _span(shop, first, last)
     # The DAG's own max_active_runs does not hold for backfills.
     airflow_command(
@@ -488,17 +502,22 @@ def follow(airflow: Installation, shop: Shop, first: date, last: date, on_change
             time.sleep(0.5)
 
 
-def _why_it_failed(airflow: Installation, shop: Shop, client: Client, instance: dict[str, Any]) -> tuple[str, str]:
+def _why_it_failed(
+    airflow: Installation, shop: Shop, client: Client, instance: dict[str, Any], day: date | None = None
+) -> tuple[str, str]:
+    """What the failed task said, and where its log is; ``day``: of a run without a logical date."""
     run, task = instance["dag_run_id"], instance["task_id"]
     path = f"/dags/{instance['dag_id']}/dagRuns/{run}/taskInstances/{task}/logs/{instance['try_number']}"
+    index = {"map_index": instance["map_index"]} if instance.get("map_index", -1) >= 0 else {}
     ours = {"AdloomError", "GateFailed", "UsageError", "AirflowFailException"}
     reasons = [
         detail["exc_value"] if detail["exc_type"] in ours else f"{detail['exc_type']}: {detail['exc_value']}"
-        for line in client.call("GET", path, params={"full_content": "true"})["content"]
+        for line in client.call("GET", path, params={"full_content": "true"} | index)["content"]
         if isinstance(line, dict)
         for detail in line.get("error_detail") or []
     ]
-    day = datetime.fromisoformat(instance["logical_date"]).astimezone(shop.zone).date()
+    if day is None:
+        day = datetime.fromisoformat(instance["logical_date"]).astimezone(shop.zone).date()
     folder = airflow.home / "logs" / f"dag_id={instance['dag_id']}" / f"run_id={run}" / f"task_id={task}"
     said = reasons[-1] if reasons else "its log gives no reason"
     return f"{task} of {day} failed: {said}", f"mend that and run this again; the task's whole log is in {folder}"
@@ -598,23 +617,133 @@ def _make_ready(airflow: Installation) -> None:
     forget_interrupted_runs(airflow)
 
 
-def demo(airflow: Installation, shop_id: str, first: date, last: date) -> None:
-    """The days through a real Airflow, then the summary and where the report is."""
+def demo(airflow: Installation, shop_id: str, first: date, last: date, *, with_creatives: bool = False) -> None:
+    """The days through a real Airflow, then the summary and where the report is.
+
+    ``with_creatives``: then the simulated shop's days, whose newest one ends in new ad copy.
+    """
     shop = load_shop(shop_id)
     days = list(days_between(first, last))
+    writing = load_shop(CREATIVES_SHOP) if with_creatives else None
     began = time.monotonic()
     console.print(f"starting Airflow (log files in {airflow.logs})")
-    with up_for_a_while(airflow, before_start=lambda: create_backfill(airflow, shop, first, last)):
+
+    def before_start() -> None:
+        create_backfill(airflow, shop, first, last)
+        if writing is not None:
+            create_backfill(airflow, writing, _last_days(CREATIVES_DAYS)[0], CREATIVES_LAST, begin=False)
+            # Its runs come from the strategy's event; while it was paused, the event would pass unheard.
+            airflow_command(airflow, "dags", "unpause", f"creatives_daily__{writing.id}", "--yes")
+
+    with up_for_a_while(airflow, before_start=before_start):
         console.print(f"Airflow is up after {time.monotonic() - began:.0f} s; running {len(days)} days of {shop.id}")
-        with Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
-        ) as progress:
+        with _bars() as progress:
             follow(airflow, shop, first, last, _show(progress, shop, days))
+        _print_result(shop, last, began)
+        if writing is not None:
+            _demo_creatives(airflow, writing)
+    if writing is not None:
+        from adloom import pipeline
+
+        console.print()
+        console.print(pipeline.copies_table(writing.id, CREATIVES_LAST), markup=False)
+        console.print(
+            f"\nsimulated: shop, items and offers above are invented\nreport: {shop.published / 'report.html'}\n"
+            f"report: {writing.published / 'report.html'}\n{time.monotonic() - began:.0f} s",
+            markup=False,
+        )
+
+
+def _last_days(count: int) -> list[date]:
+    return list(days_between(CREATIVES_LAST - timedelta(days=count - 1), CREATIVES_LAST))
+
+
+def _print_result(shop: Shop, day: date, began: float) -> None:
     from adloom import pipeline
 
     console.print()
-    console.print(pipeline.summary_table(shop.id, last), markup=False)
+    console.print(pipeline.summary_table(shop.id, day), markup=False)
     console.print(f"\nreport: {shop.published / 'report.html'}\n{time.monotonic() - began:.0f} s")
+
+
+def _demo_creatives(airflow: Installation, shop: Shop) -> None:
+    """Simulate the days, run them, and wait for the copy of the newest one: its run comes from the strategy's event."""
+    from adloom import pipeline
+
+    days = _last_days(CREATIVES_DAYS)
+    began = time.monotonic()
+    console.print(
+        f"\nsimulating {SIMULATED_DAYS} days of {shop.id}, a shop that does not exist; running the last {len(days)}"
+    )
+    for day in _last_days(SIMULATED_DAYS):
+        pipeline.simulate(shop.id, day)
+    before = creatives_runs(airflow, shop, CREATIVES_LAST)
+    with contextlib.closing(Client(airflow)) as client:
+        client.call("PATCH", f"/dags/behaviour_daily__{shop.id}", json={"is_paused": False})
+    with _bars() as progress:
+        follow(airflow, shop, days[0], CREATIVES_LAST, _show(progress, shop, days))
+        console.print(f"{len(days)} days after {time.monotonic() - began:.0f} s; now briefs, training, copies")
+        follow_creatives(airflow, shop, CREATIVES_LAST, before, progress)
+
+
+def creatives_runs(airflow: Installation, shop: Shop, day: date) -> set[str]:
+    """Ids of the runs of ``creatives_daily`` for ``day`` that there are."""
+    with contextlib.closing(Client(airflow)) as client:
+        return {run["dag_run_id"] for run in _creatives_runs(client, shop, day)}
+
+
+def _creatives_runs(client: Client, shop: Shop, day: date) -> list[dict[str, Any]]:
+    path = f"/dags/creatives_daily__{shop.id}/dagRuns"
+    found = client.call("GET", path, params={"order_by": "-run_after", "limit": "100"})["dag_runs"]
+    return [run for run in found if (run["partition_key"] or "")[:10] == day.isoformat()]
+
+
+def follow_creatives(
+    airflow: Installation, shop: Shop, day: date, before: set[str], progress: Progress, *, patience_seconds: float = 120
+) -> None:
+    """Wait until the run of ``creatives_daily`` for ``day`` that is not among ``before`` has come and succeeded.
+
+    Raises `AdloomError` with the first failed task and its message, or when no run comes in time.
+    """
+    bar, plain = progress.add_task("waiting", total=None), not progress.console.is_terminal
+    deadline, told = time.monotonic() + patience_seconds, set[str]()
+    with contextlib.closing(Client(airflow)) as client:
+        while True:
+            runs = [run for run in _creatives_runs(client, shop, day) if run["dag_run_id"] not in before]
+            if runs:
+                run = runs[0]
+                path = f"/dags/creatives_daily__{shop.id}/dagRuns/{run['dag_run_id']}/taskInstances"
+                found = client.call("GET", path)["task_instances"]
+                for one in found:
+                    if one["state"] == "failed":
+                        raise AdloomError(*_why_it_failed(airflow, shop, client, one, day))
+                    if plain and one["state"] in {"success", "skipped"} and one["id"] not in told:
+                        told.add(one["id"])
+                        seconds = f" in {one['duration']:.0f} s" if one["duration"] else ""
+                        progress.console.print(f"{day} {one['task_id']}: {one['state']}{seconds}")
+                done = sum(one["state"] in {"success", "skipped"} for one in found)
+                now = next((one["task_id"] for one in found if one["state"] == "running"), "…")
+                progress.update(bar, total=len(found), completed=done, description=f"{day} {now}".ljust(28))
+                if run["state"] == "success":
+                    return
+                if run["state"] == "failed":
+                    raise AdloomError(
+                        f"the run of creatives_daily__{shop.id} failed without a failed task",
+                        f"see the files in {airflow.logs}",
+                    )
+            elif time.monotonic() > deadline:
+                raise AdloomError(
+                    f"no run of creatives_daily__{shop.id} came for {day} in {patience_seconds:.0f} s",
+                    f"see {airflow.logs / 'scheduler.log'}",
+                )
+            _require_processes(airflow)
+            time.sleep(0.5)
+
+
+def _bars() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+    )
 
 
 def _show(progress: Progress, shop: Shop, days: list[date]) -> Callable[[Any], None]:
@@ -672,7 +801,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         airflow = installation()
         if chosen.command == "demo":
-            demo(airflow, chosen.shop, parse_day(chosen.first), parse_day(chosen.last))
+            with_creatives = chosen.shop == DEMO_SHOP
+            demo(airflow, chosen.shop, parse_day(chosen.first), parse_day(chosen.last), with_creatives=with_creatives)
         elif chosen.command == "up":
             up(airflow)
         elif chosen.command == "down":

@@ -5,15 +5,22 @@ Imported while DAG files are parsed, so nothing heavy is imported here: a task i
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
+from typing import Any
 
 from airflow.sdk import DAG, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from adloom.errors import AdloomError, UsageError
+from adloom.settings import settings
 from adloom.shop import Shop, load_shop, shop_ids
 from adloom.window import run_day
 
@@ -21,9 +28,14 @@ log = logging.getLogger(__name__)
 
 TAGS = {
     "behaviour": "reads what people did and adjusts the strategy",
+    "creatives": "writes ad copy from the day's strategy",
     "broken": "the shop's file must be mended before anything can run",
     "simulated": "made by a simulator, not by a shop",
 }
+GPU_POOL = "gpu"
+"""The pool of every task that trains or generates; as many slots as there are GPUs, one on a laptop."""
+END_WITH_PARENT = "ADLOOM_END_WITH_PARENT"
+"""Set for a command that a task started: it ends when its standard input is closed, so also when the task is killed."""
 DOC_SECTIONS = ("What", "Reads", "Writes", "When not to run", "How to repair")
 
 
@@ -35,6 +47,56 @@ def warehouse_pool(shop_id: str) -> str:
 def strategy_asset(shop_id: str) -> str:
     """Name of the asset that says a day's strategy is published; its partition key is the day."""
     return f"strategy__{shop_id}"
+
+
+def gpu_task() -> dict[str, Any]:
+    """What every GPU task has in common, for ``@task(**gpu_task())``: pool, queue and executor by setting.
+
+    An executor that Airflow does not know is an import error, so one is named only where the setting names one.
+    """
+    found = settings()
+    arguments: dict[str, Any] = {"pool": GPU_POOL, "queue": found.gpu_queue}
+    return arguments if found.gpu_executor is None else arguments | {"executor": found.gpu_executor}
+
+
+def run_command(*arguments: str) -> None:
+    """``adloom ARGUMENTS`` in an interpreter of its own, its lines in the task's log; it ends with the task.
+
+    A task is a fork of a process that may have CUDA or threads of its own: neither survives a fork. A failure that
+    Adloom explains is raised as the same `AdloomError`; anything else, a kill too, as `RuntimeError`, to be retried.
+    """
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"} | os.environ
+    process = subprocess.Popen(  # noqa: S603 - our own command line
+        [sys.executable, "-m", "adloom", *arguments],
+        env=environment | {END_WITH_PARENT: "1", "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        # A group of its own, so that nothing of it outlives it; the same session, so that `make down` finds it.
+        process_group=0,
+    )
+    assert process.stdout is not None  # noqa: S101 - for the type checker
+    lines: list[str] = []
+    try:
+        for line in process.stdout:
+            log.info("%s", line.rstrip())
+            lines = [*lines[-19:], line.rstrip()]
+        code = process.wait()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if code == 0:
+        return
+    said = [number for number, line in enumerate(lines) if line.startswith("✗ ")]
+    if code > 0 and said:
+        message, rest = lines[said[-1]].removeprefix("✗ "), lines[said[-1] + 1 :]
+        raise AdloomError(message, rest[0].strip().removeprefix("next: ") if rest else "")
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+    raise RuntimeError(f"`adloom {' '.join(arguments)}` {how}: {lines[-1] if lines else 'it said nothing'}")
 
 
 def shops() -> tuple[dict[str, Shop], dict[str, UsageError]]:

@@ -59,6 +59,8 @@ def check(shop_id: str, day: date, door: str) -> Any:
     from adloom.warehouse import dbt
 
     shop = load_shop(shop_id)
+    if door == "creatives":
+        return gate.check(shop, day, door)
     with _step(shop, day, f"check_{door}"):
         earlier = dbt.pending_days(shop, day) if door == "raw" else _unpassed_days(shop, day, door)
         for other in earlier:
@@ -152,7 +154,182 @@ def portraits(shop_id: str, day: date) -> Any:
     return make_portraits(shop, day)
 
 
+# --- creatives: from portraits to checked copies ------------------------------------------------------------------
+# None of these touches the day's row in `runs`: a copy that cannot be written is no reason to replay the day.
+
+
+def write_briefs(shop_id: str, day: date) -> Any:
+    """Portraits as of ``day``, and the day's orders to write: within the budget, from facts alone."""
+    from adloom import briefs
+
+    portraits(shop_id, day)
+    return briefs.write_briefs(load_shop(shop_id), day)
+
+
+def select_pairs(shop_id: str, day: date) -> Any:
+    """What the copy model may learn from as of ``day``, and whether a training is worth it."""
+    from adloom.copywriting import handover
+
+    with _ledger(shop_id) as connection:
+        return handover.order_training(connection, load_shop(shop_id), day)
+
+
+def reason_to_skip_training(shop_id: str, day: date) -> str | None:
+    """Why `select_pairs` found that no training is worth it; None: train."""
+    from adloom.copywriting import handover
+
+    return handover.training_order(load_shop(shop_id), day).reason_to_skip
+
+
+def fine_tune(shop_id: str, day: date) -> str:
+    """Train the copy model on what `select_pairs` wrote; files only, goes on where it was killed."""
+    from adloom.copywriting import handover
+
+    result = handover.train(load_shop(shop_id), day)
+    if result is None:
+        return f"no training: {reason_to_skip_training(shop_id, day)}"
+    losses = f"validation loss {result.metrics['loss_base']:.3f} → {result.metrics['loss_tuned']:.3f}"
+    return f"model {result.model_id}: {losses}, {result.pairs} pairs, {result.metrics['steps']} steps"
+
+
+def record_model(shop_id: str, day: date) -> str:
+    """Store the model that was trained on ``day``; it writes from now on if it is better."""
+    from adloom.copywriting import recording
+
+    with _ledger(shop_id) as connection:
+        return recording.record_model(connection, load_shop(shop_id), day)
+
+
+def plan_copy(shop_id: str, day: date) -> list[str]:
+    """Cut the day's briefs into shards and note which model writes them; the shards' names."""
+    from adloom.copywriting import handover
+
+    shop = load_shop(shop_id)
+    with _ledger(shop_id) as connection:
+        handover.choose_writer(connection, shop, day)
+    return handover.plan(shop, day)
+
+
+def generate_copy(shop_id: str, day: date, shards: Sequence[str] | None = None) -> Any:
+    """Write the copies of some shards of the day, or of all; files only, goes on where it was killed."""
+    from adloom.copywriting import handover
+
+    shop = load_shop(shop_id)
+    return handover.generate(shop, day, handover.planned(shop, day) if shards is None else shards)
+
+
+def record_creatives(shop_id: str, day: date) -> Any:
+    """Store the day's copies, and what the review of facts found in them."""
+    from adloom.copywriting import handover, recording
+
+    shop = load_shop(shop_id)
+    rows = handover.generated(shop, day, handover.planned(shop, day))
+    with _ledger(shop_id) as connection:
+        return recording.record_creatives(connection, day, rows)
+
+
+def publish_creatives(shop_id: str, day: date) -> Path:
+    """Publish the snapshot again and write the day's report with its copies."""
+    from adloom.reporting import report as page
+    from adloom.reporting import snapshots
+
+    shop = load_shop(shop_id)
+    snapshots.publish(shop, day)
+    return page.write(shop, day)
+
+
+def create(shop_id: str, day: date, on_step: Callable[[str], None] = lambda name: None) -> Path:
+    """From portraits to checked copies in the report; ``on_step`` hears the name of each step before it begins."""
+    report_path: Path | None = None
+    for name, step in CREATE_STEPS.items():
+        if name in {"fine_tune", "record_model"} and reason_to_skip_training(shop_id, day):
+            continue
+        on_step(name)
+        report_path = step(shop_id, day)
+    assert isinstance(report_path, Path)  # noqa: S101 - for the type checker: the last step writes the report
+    return report_path
+
+
+@dataclass(frozen=True)
+class CopyRow:
+    """A finished copy, as a terminal shows it."""
+
+    scenario: str
+    language: str
+    channel: str
+    item_id: str
+    headline: str
+    body: str
+    call_to_action: str
+    hashtags: tuple[str, ...]
+    blocked: bool
+    """a review found something that must not be shown"""
+
+
+def copies(shop_id: str, day: date) -> list[CopyRow]:
+    """The day's written copies, by scenario and language."""
+    creatives, reviews = ledger.creatives, ledger.reviews
+    with _reading(load_shop(shop_id)) as connection:
+        blocking = select(reviews.c.creative_id).where(reviews.c.day == day, reviews.c.severity == "block")
+        blocked = set(connection.scalars(blocking))
+        rows = connection.execute(
+            select(creatives)
+            .where(creatives.c.day == day, creatives.c.headline.is_not(None))
+            .order_by(creatives.c.scenario, creatives.c.language.desc(), creatives.c.channel, creatives.c.creative_id)
+        ).all()
+    return [
+        CopyRow(
+            row.scenario,
+            row.language,
+            row.channel,
+            row.item_id,
+            row.headline,
+            row.body,
+            row.call_to_action,
+            tuple(json.loads(row.hashtags or "[]")),
+            row.creative_id in blocked,
+        )
+        for row in rows
+    ]
+
+
+def copies_table(shop_id: str, day: date, most: int = 40) -> str:
+    """`copies` as text for a terminal, one line each, every scenario and language among the first."""
+    from tabulate import tabulate
+
+    found = copies(shop_id, day)
+    turns: dict[tuple[str, str], int] = {}
+    ordered = []
+    for row in found:
+        turn = turns.setdefault((row.scenario, row.language), 0)
+        turns[row.scenario, row.language] = turn + 1
+        ordered.append((turn, row))
+    shown = [row for _, row in sorted(ordered, key=lambda one: one[0])[:most]]
+    shown.sort(key=lambda row: (row.scenario, row.language != "zh"))
+    lines = [
+        (row.scenario, row.language, row.channel, f"{row.headline} / {row.body}"[:90], row.call_to_action)
+        for row in shown
+    ]
+    table = tabulate(
+        lines, headers=("scenario", "language", "channel", "copy", "call to action"), disable_numparse=True
+    )
+    left_out = len(found) - len(shown)
+    return f"{table}\n… and {left_out} more" if left_out else table
+
+
 Step = Callable[[str, date], Any]
+
+CREATE_STEPS: dict[str, Step] = {
+    "write_briefs": write_briefs,
+    "select_pairs": select_pairs,
+    "fine_tune": fine_tune,
+    "record_model": record_model,
+    "plan_copy": plan_copy,
+    "generate_copy": generate_copy,
+    "record_creatives": record_creatives,
+    "check_creatives": lambda shop_id, day: check(shop_id, day, "creatives"),
+    "report": publish_creatives,
+}
 
 STEPS: dict[str, Step] = {
     "ingest": ingest,

@@ -43,15 +43,13 @@ def metadata_database() -> Path:
     from airflow.utils import db
     from airflow.utils.session import create_session
 
-    from adloom.orchestration import warehouse_pool
+    from adloom.orchestration import GPU_POOL, warehouse_pool
     from adloom.shop import shop_ids
 
     file = Path(_HOME) / "airflow.db"
     if not file.exists() or file.stat().st_size == 0:
         db.upgradedb()
     with create_session() as session:
-        for shop_id in shop_ids():
-            Pool.create_or_update_pool(
-                warehouse_pool(shop_id), slots=1, description="", include_deferred=False, session=session
-            )
+        for pool in (GPU_POOL, *map(warehouse_pool, shop_ids())):
+            Pool.create_or_update_pool(pool, slots=1, description="", include_deferred=False, session=session)
     return file

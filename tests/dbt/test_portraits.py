@@ -53,11 +53,15 @@ def landing(make_landing: Any, facts: Any) -> Any:
     return landing
 
 
-def test_the_daily_build_leaves_portraits_alone(landing: Any) -> None:
+def test_the_daily_build_and_portraits_leave_each_other_alone(landing: Any) -> None:
+    """The build makes no table of portraits, and their figures make no mart stale."""
     with warehouse(landing.shop) as engine:
         present = set(inspect(engine).get_table_names(schema="intermediate"))
     assert "int_users__segmented" in present
     assert not present & set(SHAPED)
+    figures = landing.shop.portraits.model_copy(update={"half_life_days": 3})
+    landing.shop = landing.shop.model_copy(update={"portraits": figures})
+    assert not landing.build(3).known_dates
 
 
 def test_rows_by_hand_and_the_same_one_day_at_a_time(landing: Any) -> None:
@@ -105,11 +109,3 @@ def test_rows_by_hand_and_the_same_one_day_at_a_time(landing: Any) -> None:
         run_dbt(landing.shop, day, select="tag:portraits")
     apart = {name: landing.query(f"select * from intermediate.{name} order by all") for name in SHAPED}  # noqa: S608
     assert apart == together
-
-
-def test_figures_of_portraits_make_no_mart_stale(landing: Any) -> None:
-    shop = landing.shop.model_copy(
-        update={"portraits": landing.shop.portraits.model_copy(update={"half_life_days": 3})}
-    )
-    landing.shop = shop
-    assert not landing.build(3).known_dates

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ import duckdb
 import pytest
 from sqlalchemy import create_engine
 
+from adloom.creative import Copy
 from adloom.errors import GateFailed
 from adloom.quality import gate
 from adloom.shop import Shop
@@ -162,6 +164,46 @@ insert into adloom.landing_files
 LANDING_TABLES = ("ad_events", "behaviours", "users", "items", "campaigns", "hot_events", "privacy_requests")
 
 
+# The day's creatives: 40 briefs of one copy each, 38 written and 2 refused, every fourth in Chinese.
+CREATIVES = """
+insert into adloom.briefs (day, brief_id, position, scenario, language, channel, segment_id, item_id, chosen_for,
+    content)
+    values (date '{day}', ?, ?, 'recommendation', ?, 'feed', 'all', ?, 'value', ?);
+"""
+WRITTEN = """
+insert into adloom.creatives (creative_id, creative_hash, day, brief_id, variant, scenario, language, channel,
+    segment_id, item_id, headline, body, call_to_action, hashtags, refused_reason, candidates, candidates_parsed,
+    scores, model_id, prompt_digest, seed)
+    values (?, ?, date '{day}', ?, 0, 'recommendation', ?, 'feed', 'all', ?, ?, ?, ?, ?, ?, 4, 3, ?, 'base', 'p', 1);
+"""
+
+
+def add_creatives(connection: duckdb.DuckDBPyConnection) -> None:
+    """Briefs and creatives of `DAY` that a good day could have made."""
+    for number in range(40):
+        language = "zh" if number % 4 == 0 else "en"
+        item = {"item_id": f"p{number}", "title": f"item {number}", "attributes": {}}
+        limits = {"headline": 30, "body_min": 5, "body": 60, "call_to_action": 12, "hashtags_min": 0, "hashtags": 2}
+        content = {"item": item, "offer": None, "event": None, "forbidden_words": ["cheapest"], "limits": limits}
+        content |= {"language": language, "variants": 1}
+        key = f"b{number}"
+        order = [key, number, language, item["item_id"], json.dumps(content)]
+        connection.execute(CREATIVES.format(day=DAY), order)
+        body = f"第{number}号好物，周末带回家" if language == "zh" else f"A thing for the weekend, number {number}"
+        copy = Copy(headline=f"No. {number}" if language == "en" else f"{number}号", body=body, call_to_action="Go")
+        parts = (copy.headline, copy.body, copy.call_to_action, "[]", None)
+        if number >= 38:
+            parts = (None, None, None, None, "none of 4 candidates could be used")
+        scores = json.dumps({"warnings": 1.0 if number == 0 else 0.0})
+        row = [f"k{number}", copy.digest, key, language, item["item_id"], *parts, scores]
+        connection.execute(WRITTEN.format(day=DAY), row)
+    connection.execute(
+        "insert into adloom.reviews values "
+        "('k0', (select creative_hash from adloom.creatives where creative_id = 'k0'), "
+        f"date '{DAY}', 'facts.colour_narrower', '1', 'body', 'wine red', 'warn', 'a shade that no fact gives')"
+    )
+
+
 @dataclass
 class World:
     """A shop whose warehouse a test may spoil before it knocks at a door."""
@@ -217,6 +259,7 @@ def good_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with duckdb.connect(str(path)) as connection:
         connection.execute(TABLES)
         connection.execute(DATA)
+        add_creatives(connection)
     return path
 
 

@@ -183,10 +183,50 @@ MARTS_WORLDS: dict[str, dict[str, list[str]]] = {
         ],
     },
 }
+BRIEFS, MADE = "adloom.briefs", "adloom.creatives"
+
+
+BODY_OF_7 = f"select body from {MADE} where creative_id = 'k7'"
+
+
+def rewrite(assignment: str, creative: str) -> str:
+    return f"update {MADE} set {assignment} where creative_id = '{creative}'"
+
+
+CREATIVES_WORLDS: dict[str, dict[str, list[str]]] = {
+    "copies wrong": {
+        "creatives.brief_id.complete": [f"delete from {MADE} where creative_id = 'k1'"],
+        "creatives.body.within_limits": [rewrite('hashtags = \'["a", "b", "c"]\'', "k2")],
+        "creatives.body.no_forbidden_word": [rewrite("body = 'The Cheapest: ' || body", "k3")],
+        "creatives.language.right": [rewrite("body = 'not a word of Chinese'", "k4")],
+        "creatives.creative_hash.of_content": [rewrite("headline = 'Other'", "k5")],
+        "creatives.refused_reason.few_warn": [
+            f"update {MADE} set headline = null, refused_reason = 'none' where creative_id between 'k10' and 'k19'"
+        ],
+        "creatives.body.different_warn": [rewrite("headline = 'No. 7', body = (" + BODY_OF_7 + ")", "k6")],
+        "creatives.candidates.parsed": [f"update {MADE} set candidates_parsed = 1"],
+        "reviews.creative_id.marked": ["delete from adloom.reviews"],
+    },
+    "most refused, the rest alike": {
+        "creatives.refused_reason.few_fail": [
+            f"update {MADE} set headline = null, refused_reason = 'none' where creative_id >= 'k2'"
+        ],
+        "creatives.body.different_fail": [
+            f"update {MADE} set headline = 'Same', body = 'Always the same' where headline is not null"
+        ],
+        "approvals.creative_id.not_blocked": [
+            "update adloom.reviews set severity = 'block'",
+            "insert into adloom.approvals select creative_id, creative_hash, 'approved', 'person', "
+            "date '2024-03-06', 'someone', null from adloom.creatives where creative_id = 'k0'",
+        ],
+    },
+    "nothing ordered": {"briefs.day.some": [f"delete from {BRIEFS}", f"delete from {MADE}"]},
+}
 WORLDS = (
     [("raw", name, spoilers, True) for name, spoilers in RAW_WORLDS.items()]
     + [("raw", name, spoilers, False) for name, spoilers in LEDGER_WORLDS.items()]
     + [("marts", name, spoilers, True) for name, spoilers in MARTS_WORLDS.items()]
+    + [("creatives", name, spoilers, True) for name, spoilers in CREATIVES_WORLDS.items()]
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import date, timedelta
@@ -17,6 +18,7 @@ from adloom.shop import Shop
 
 Fill = Callable[[Shop], AbstractContextManager[Any]]
 RATES = {("spring", "random"): (1000, 5), ("spring", "bts"): (1000, 7)}
+DAY = date(2024, 3, 7)
 VOID = {"meta", "br", "path", "circle", "rect", "img", "link"}
 
 
@@ -352,3 +354,71 @@ def test_a_backfilled_old_day_does_not_replace_the_newest_page(
     assert newest.read_bytes() == content
     assert old.name == "2024-03-05.html"
     assert "5 Mar 2024" in Page(old.read_text(encoding="utf-8")).text
+
+
+# --- new copies -----------------------------------------------------------------------------------------------------
+
+
+def _copies(rows: Any, headline: str = "周末就穿它", title: str = "连衣裙", count: int = 2) -> None:
+    """``count`` Chinese copies, the last of them blocked, one English one and one that could not be written."""
+    for number in range(count + 2):
+        language, is_refused = "en" if number == count else "zh", number == count + 1
+        brief = {"item": {"item_id": "i", "title": title}, "segment_words": f"into {title}", "variants": 1}
+        key = {"brief_id": f"b{number}", "scenario": "social", "language": language, "channel": "weibo"}
+        key |= {"segment_id": "s", "item_id": "i"}
+        content = json.dumps(brief | {"offer": {"text": "满300减40"}, "event": None})
+        rows.add("briefs", day=DAY, position=number, chosen_for="value", content=content, **key)
+        text = {"headline": headline, "body": f"body {number}", "call_to_action": "看看", "hashtags": '["穿搭"]'}
+        if is_refused:
+            text = {"refused_reason": "none of 4 candidates could be used: 4 × headline too long"}
+        own = {"creative_id": f"k{number}", "creative_hash": "h", "variant": 0, "candidates": 4, "candidates_parsed": 3}
+        rows.add("creatives", day=DAY, model_id="m", prompt_digest="p", seed=1, **own, **key, **text)
+    finding = {"rule_id": "facts.colour", "rule_version": "1", "part": "body", "span": "酒红", "severity": "block"}
+    rows.add(
+        "reviews", day=DAY, creative_id=f"k{count - 1}", creative_hash="h", reason=f"names a colour, {title}", **finding
+    )
+    rows.add(
+        "refused_briefs", day=DAY, scenario="promotion", language="en", subject="lamp", reason="no price", briefs=7
+    )
+
+
+def test_every_copy_stands_beside_its_facts_and_what_was_found(make_shop: Callable[..., Shop], write: Any) -> None:
+    text = write(make_shop(simulated=True), full, _copies).text
+    assert "4 briefs, 3 copies (1 English, 2 Chinese), 1 not written." in text
+    assert "Of 16 candidates drawn, 12 could be read as a copy." in text
+    assert "Blocked by a review: 1." in text
+    assert "Simulated: shop, items, offers and segments are invented." in text
+    assert "weibo Chinese 周末就穿它 body 0 #穿搭 看看 for into 连衣裙 item 连衣裙 offer 满300减40" in text
+    assert text.count("blocked") == 1
+    assert "“酒红”: names a colour, 连衣裙" in text
+    assert "none of 4 candidates could be used: 4 × headline too long" in text
+    assert "7 × lamp: no price" in text
+
+
+def test_a_chinese_page_says_it_in_chinese(make_shop: Callable[..., Shop], write: Any) -> None:
+    text = write(make_shop(language="zh"), full, _copies).text
+    assert "4 份需求，3 条文案（1 英文，2 中文），1 条未写成。" in text
+    assert "社交媒体" in text
+    assert "模拟数据" not in text
+
+
+def test_a_copy_can_neither_break_the_page_nor_act_in_it(make_shop: Callable[..., Shop], write: Any) -> None:
+    evil = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>{{ 7*7 }}\u202e🎉"
+    page = write(make_shop(), full, lambda rows: _copies(rows, headline=evil, title=evil))
+    assert "<script>alert('x')</script>" in page.text
+    assert "49" not in page.text.split("New copies")[1].split("Does adjusting")[0]
+    assert not {tag for tag, _ in page.tags} & {"script", "img"}
+
+
+def test_a_page_of_very_many_copies_shows_some_and_says_how_many_more(
+    make_shop: Callable[..., Shop], write: Any
+) -> None:
+    page = write(make_shop(), full, lambda rows: _copies(rows, count=200))
+    cards = [attributes for tag, attributes in page.tags if tag == "article"]
+    assert len(cards) == 120
+    assert [one for one in cards if one["lang"] == "en"], "a scenario or language that is rare is not left out"
+    assert "Not shown here: 81." in page.text
+
+
+def test_a_shop_without_new_copies_is_not_bothered_with_them(make_shop: Callable[..., Shop], write: Any) -> None:
+    assert "New copies" not in write(make_shop(), full).text

@@ -17,7 +17,8 @@ is not only numbers that tell: a segment that appears, or is renamed, on the day
    what a change is due to is hidden among k' users, even from who knows that only one came today.
 2. On such a day, for every pair of states, the number of users who pass from one to the other is 0 or at least k'
    (`moves`). Every published number of two consecutive days, and every sum and difference of them, is then a sum of
-   groups that came or went at least k' together. Users whose move is not yet shared stay counted where they were.
+   groups that came or went at least k' together. Users whose move is not shared go to `all`, together with others who
+   leave, or stay counted where they were until there are such.
 3. What is said of a segment is said anew only when its users changed as in 2, or when at least k' of them did something
    since it was last said (`making`): shares computed anew after a single user's day would tell of that day.
 4. Numbers are rounded down to a multiple of k', for readers who know some of the others, and because a day that is told
@@ -143,10 +144,13 @@ class _Plan:
             (home, wanted): wanted if wanted == home or count >= together else home
             for (home, wanted), count in users.items()
         }
-        # Newcomers whose way is not shared by enough may still come in together, by the widest door.
-        waiting = [move for move, to in self.to.items() if move[0] == GONE and to == GONE and self._is_active(move)]
-        if sum(users[move] for move in waiting) >= together:
-            self.to |= dict.fromkeys(waiting, ALL)
+        # Those whose way is not shared by enough may still leave (or come in) together, by the widest door: from `all`,
+        # where nobody is described by what he once liked, the way on is shared by more.
+        for home in sorted({home for home, _ in users} - {ALL, NOT_PERSONALISED}):
+            out = [move for move, to in self.to.items() if move[0] == home and self._is_active(move)]
+            waiting = [move for move in out if self.to[move] == home != move[1]]
+            if waiting and sum(users[move] for move in out if move in waiting or self.to[move] == ALL) >= together:
+                self.to |= dict.fromkeys(waiting, ALL)
 
     @staticmethod
     def _is_active(move: Move) -> bool:

@@ -6,6 +6,7 @@ day's result does not depend on the order in which days are loaded.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -496,6 +497,33 @@ class Facts:
         ratio = sum(row["inverse"] for row in found) / sum(row["impressions"] * row["creatives"] for row in found)
         # Rounded, because the order in which the engine adds may move the last bits.
         return Measured(round(ratio, 9), f"{ratio:.3f} over {impressions} impressions", impressions)
+
+    # -- creatives ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def ordered(self) -> dict[str, dict[str, Any]]:
+        """brief_id → the brief's content, of the day's orders to write."""
+        found = self.rows("select brief_id, content from adloom.briefs where day = :day order by position, brief_id")
+        return {row["brief_id"]: json.loads(row["content"]) for row in found}
+
+    @cached_property
+    def made(self) -> list[dict[str, Any]]:
+        """The day's creatives, refused ones too, each with the number of its findings."""
+        found = self.rows(
+            """
+            select creative.*,
+                (select count(*) from adloom.reviews as review
+                where review.creative_id = creative.creative_id
+                    and review.creative_hash = creative.creative_hash) as findings
+            from adloom.creatives as creative where creative.day = :day order by creative.creative_id
+            """
+        )
+        return [row | {"hashtags": json.loads(row["hashtags"] or "[]")} for row in map(dict, found)]
+
+    @property
+    def copies(self) -> list[dict[str, Any]]:
+        """Those of `made` that were written."""
+        return [row for row in self.made if row["headline"] is not None]
 
     def segment_users(self) -> Measured:
         """Users in the segments of the day minus users known by then."""

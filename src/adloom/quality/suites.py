@@ -15,13 +15,14 @@ from datetime import UTC, date, datetime, timedelta
 from operator import methodcaller
 from typing import Any, Literal
 
+from adloom.quality import creatives
 from adloom.quality.facts import Facts, Measured
 from adloom.shop import Shop
 from adloom.warehouse.contract import TABLES, LandingTable
 from adloom.window import day_window
 
 Severity = Literal["fail", "warn"]
-DOORS = ("raw", "marts")
+DOORS = ("raw", "marts", "creatives")
 
 ORPHAN_CLICKS_WARN, ORPHAN_CLICKS_FAIL = 0.05, 0.5
 """Share of clicks without an impression: a few are late or filtered, half is a broken join key."""
@@ -75,7 +76,7 @@ DAILY_VOLUME = ("ad_events", "behaviours", "users", "items")
 
 def suite(door: str, shop: Shop, day: date, delivered: Collection[str]) -> list[Check]:
     """The checks of ``door`` for one day; ``delivered``: landing tables with rows on the day or in its history."""
-    return list({"raw": _raw, "marts": _marts}[door](shop, day, delivered))
+    return list({"raw": _raw, "marts": _marts, "creatives": _creatives}[door](shop, day, delivered))
 
 
 # -- raw ---------------------------------------------------------------------------------------------------------
@@ -426,6 +427,107 @@ def _marts(shop: Shop, day: date, delivered: Collection[str]) -> Iterator[Check]
         high=0,
         expected="members of all segments add up to the users known",
         next_step=REBUILD,
+    )
+
+
+# -- creatives ---------------------------------------------------------------------------------------------------
+
+WRITE_AGAIN = "run `adloom generate-copy` and `adloom record-creatives` for the day again; if it stays red, report it"
+REPEATED_COPIES_FAIL = 0.05
+"""Share of copies that repeat another one: a few happen where an item has one fact, more is a broken model."""
+UNPARSED_WARN = 0.5
+"""Share of drawn candidates that are no copies: such a model costs twice what it should."""
+
+
+def _creatives(shop: Shop, _day: date, _delivered: Collection[str]) -> Iterator[Check]:
+    yield _figure(
+        "briefs.day.some",
+        "briefs",
+        "warn",
+        creatives.orders,
+        low=1,
+        expected="at least one brief",
+        next_step="read adloom.refused_briefs: it says which facts are missing",
+    )
+    yield _figure(
+        "creatives.brief_id.complete",
+        "creatives",
+        "fail",
+        creatives.incomplete,
+        column="brief_id",
+        high=0,
+        expected="for every brief as many creatives as ordered, each written or with the reason why not",
+        next_step=WRITE_AGAIN,
+    )
+    warn, fail = shop.limits.refused_copies_warn, shop.limits.refused_copies_fail
+    for severity, limit in (("warn", warn), ("fail", fail)):
+        yield _figure(
+            f"creatives.refused_reason.few_{severity}",
+            "creatives",
+            severity,
+            creatives.refused,
+            column="refused_reason",
+            high=limit,
+            expected=f"at most {limit:.0%} of the copies refused",
+            next_step="read refused_reason in adloom.creatives: roll the model back, or raise "
+            "copywriting.sampling.candidates or limits.refused_copies_fail in the shop's file",
+        )
+    yield _figure(
+        "creatives.candidates.parsed",
+        "creatives",
+        "warn",
+        creatives.unparsed,
+        column="candidates_parsed",
+        high=UNPARSED_WARN,
+        expected=f"at most {UNPARSED_WARN:.0%} of the candidates unreadable",
+        next_step="the model does not keep the form: fine-tune it, or choose another",
+    )
+    for what, measure, expected in (
+        ("body.within_limits", creatives.off_limits, "every text within its channel's limits"),
+        ("body.no_forbidden_word", creatives.forbidden, "no word that the shop or the brief forbids"),
+        ("language.right", creatives.in_another_language, "every copy in the language it is for"),
+        ("creative_hash.of_content", creatives.hashes, "every hash is that of the text"),
+    ):
+        yield _figure(
+            f"creatives.{what}",
+            "creatives",
+            "fail",
+            measure,
+            column=what.partition(".")[0],
+            high=0,
+            expected=expected,
+            next_step=WRITE_AGAIN,
+        )
+    for severity, share in (("warn", 0.0), ("fail", REPEATED_COPIES_FAIL)):
+        yield _figure(
+            f"creatives.body.different_{severity}",
+            "creatives",
+            severity,
+            creatives.repeated,
+            column="body",
+            high=share,
+            expected=f"at most {share:.0%} of the copies say the same as another one" if share else "no copy twice",
+            next_step="more candidates, a higher temperature, or fewer variants of one brief",
+        )
+    yield _figure(
+        "reviews.creative_id.marked",
+        "reviews",
+        "fail",
+        creatives.unmarked,
+        column="creative_id",
+        high=0,
+        expected="a finding for every copy in which the generator saw a claim without a fact",
+        next_step="run `adloom record-creatives` for the day again: it reviews every copy",
+    )
+    yield _figure(
+        "approvals.creative_id.not_blocked",
+        "approvals",
+        "fail",
+        creatives.blocked_and_approved,
+        column="creative_id",
+        high=0,
+        expected="no approval of a copy that a review blocks",
+        next_step="reject these creatives, or mend the fact they claim in the items table and run the day again",
     )
 
 

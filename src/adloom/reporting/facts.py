@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, column, func, select, table
+from sqlalchemy import Connection, Row, and_, column, func, select, table
 
 from adloom.shop import Shop
 from adloom.strategy import approvals
@@ -50,6 +50,11 @@ class Facts:
     """checks of the window's days"""
     lift: Record | None
     off_policy: Sequence[Record]
+    copies: Sequence[Record]
+    """creatives made on the day with item, portrait and offer of their briefs, refused ones last"""
+    findings: Sequence[Record]
+    """what reviews found in them"""
+    refused_briefs: Sequence[Record]
     has_conversions: bool
     rejected_rows: int
     invalid_impressions: int
@@ -119,6 +124,19 @@ def read(connection: Connection, shop: Shop, day: date) -> Facts:
             .where(ledger.off_policy.c.day == day)
             .order_by(ledger.off_policy.c.change, ledger.off_policy.c.estimator)
         ).all(),
+        copies=_copies(connection, day),
+        findings=connection.execute(
+            select(ledger.reviews)
+            .where(ledger.reviews.c.day == day)
+            .order_by(ledger.reviews.c.severity, ledger.reviews.c.rule_id, ledger.reviews.c.part, ledger.reviews.c.span)
+        ).all(),
+        refused_briefs=connection.execute(
+            select(ledger.refused_briefs)
+            .where(ledger.refused_briefs.c.day == day)
+            .order_by(
+                ledger.refused_briefs.c.briefs.desc(), ledger.refused_briefs.c.reason, ledger.refused_briefs.c.subject
+            )
+        ).all(),
         has_conversions=bool(_sum(connection, _daily.c.conversions, _daily.c.known_date <= day)),
         rejected_rows=_sum(connection, files.c.rows_rejected, files.c.known_date.between(first, day)),
         invalid_impressions=_sum(
@@ -137,6 +155,18 @@ def _allocations(connection: Connection, plan_id: str) -> Sequence[Record]:
         select(shares)
         .where(shares.c.plan_id == plan_id, shares.c.policy_id == "adaptive")
         .order_by(change.desc(), shares.c.segment_id, shares.c.placement, shares.c.creative_id)
+    ).all()
+
+
+def _copies(connection: Connection, day: date) -> Sequence[Record]:
+    made, briefs = ledger.creatives, ledger.briefs
+    own_brief = and_(briefs.c.day == made.c.day, briefs.c.brief_id == made.c.brief_id)
+    place = [made.c.headline.is_(None), made.c.scenario, made.c.language.desc(), briefs.c.position]
+    return connection.execute(
+        select(made, briefs.c.content)
+        .select_from(made.outerjoin(briefs, own_brief))
+        .where(made.c.day == day)
+        .order_by(*place, made.c.brief_id, made.c.variant)
     ).all()
 
 

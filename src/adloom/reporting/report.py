@@ -19,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from adloom.reporting import charts, words
 from adloom.reporting.charts import Estimate, Panel, Series
+from adloom.reporting.copies import Copies, copies_of
 from adloom.reporting.facts import WINDOW_DAYS, Facts, Record, read
 from adloom.reporting.snapshots import open_snapshot
 from adloom.reporting.words import Words
@@ -67,6 +68,7 @@ def render(shop: Shop, facts: Facts) -> str:
     in_groups = {verdict.comparison for group in groups for verdict in group.verdicts}
     largest = max((estimate.high for group in groups for estimate in group.estimates), default=0.0)
     moves = [one for one in facts.allocations if abs(one.share - (one.share_before or 0)) >= VISIBLE][:MOST_MOVES]
+    copies = copies_of(facts)
     cr_rows = [row for row in facts.policies if row.cohort_clicks] if facts.has_conversions else []
     return _template().render(
         shop=shop,
@@ -98,6 +100,8 @@ def render(shop: Shop, facts: Facts) -> str:
         immature=sum(not row.is_mature for row in cr_rows),
         reason=partial(_reason, language=shop.language),
         most_series=MOST_SERIES,
+        copies=copies,
+        copies_counts=None if copies is None else _copies_counts(copies, say),
     )
 
 
@@ -205,6 +209,19 @@ def _outcome(check: Record) -> str:
     if not check.is_passed:
         return "warned" if check.severity == "warn" else "failed"
     return "skipped" if (check.observed or "").startswith("skipped: ") else "passed"
+
+
+def _copies_counts(copies: Copies, say: Words) -> str:
+    listed = [f"{words.count(number)} {say(f'in_{language}')}" for language, number in sorted(copies.languages.items())]
+    return say(
+        "copies_counts",
+        briefs=words.count(copies.briefs),
+        written=words.count(copies.written),
+        languages=say("comma").join(listed) or "–",
+        refused=words.count(copies.not_written),
+        candidates=words.count(copies.candidates),
+        parsed=words.count(copies.parsed),
+    )
 
 
 def _is_first_plan(facts: Facts) -> bool:

@@ -75,7 +75,7 @@ def run_vars(shop: Shop, known_date: date) -> dict[str, Any]:
 
 
 def portrait_vars(shop: Shop, days: Sequence[date]) -> dict[str, Any]:
-    """What only the models tagged portraits are told; it makes no mart stale. ``days`` end with the run's known_date."""
+    """What only the models tagged portraits are told; no mart goes stale by it. The last day is the known_date."""
     figures = shop.portraits.model_dump(exclude={"min_moved_users", "affinity_days"}, mode="json")
     return figures | {
         "portrait_days": ",".join(day.isoformat() for day in days),

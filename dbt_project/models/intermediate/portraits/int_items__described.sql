@@ -5,7 +5,7 @@ with days as (
 deliveries as (
     select
         item_id,
-        list_transform(string_split(category, '/'), lambda part: trim(part)) as path,
+        category,
         currency,
         price,
         known_date
@@ -17,27 +17,33 @@ latest as (
     select
         days.known_date,
         deliveries.item_id,
-        arg_max(
-            struct_pack(path := deliveries.path, currency := deliveries.currency, price := deliveries.price),
-            deliveries.known_date
-        ) as item
+        max(deliveries.known_date) as delivered_on
     from deliveries
     inner join days on deliveries.known_date <= days.known_date
     group by days.known_date, deliveries.item_id
 ),
 
+split as (
+    select
+        latest.known_date,
+        latest.item_id,
+        deliveries.currency,
+        deliveries.price,
+        nullif(trim(split_part(deliveries.category, '/', 1)), '') as category_1,
+        nullif(trim(split_part(deliveries.category, '/', 2)), '') as second_level
+    from latest
+    inner join deliveries on latest.item_id = deliveries.item_id and latest.delivered_on = deliveries.known_date
+),
+
 levelled as (
     select
+        known_date,
         item_id,
-        nullif(item.path[1], '') as category_1,
-        case
-            when nullif(item.path[2], '') is not null then nullif(item.path[1], '') || '/' || item.path[2]
-            else nullif(item.path[1], '')
-        end as category_2,
-        item.currency as currency,
-        item.price as price,
-        known_date
-    from latest
+        currency,
+        price,
+        category_1,
+        case when second_level is null then category_1 else category_1 || '/' || second_level end as category_2
+    from split
 ),
 
 priced as (
@@ -60,10 +66,10 @@ final as (
         levelled.item_id,
         levelled.category_1,
         levelled.category_2,
+        levelled.known_date,
         -- Fewer than four prices are no distribution.
         case when priced.items >= 4 then cast(round(1000 * priced.cheaper / (priced.items - 1)) as bigint) end
-            as price_position,
-        levelled.known_date
+            as price_position
     from levelled
     left join priced on levelled.item_id = priced.item_id and levelled.known_date = priced.known_date
     where

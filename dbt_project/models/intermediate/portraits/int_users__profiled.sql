@@ -165,6 +165,7 @@ final as (
     select
         user_hash,
         segment_id,
+        known_date,
         case when segment_id != 'not_personalised' then interest_1 end as interest_1,
         case when segment_id != 'not_personalised' then interest_2 end as interest_2,
         case when segment_id != 'not_personalised' then price_level end as price_level,
@@ -172,8 +173,7 @@ final as (
         case when segment_id != 'not_personalised' then engagement end as engagement,
         coalesce(segment_id != 'not_personalised' and has_kept, false) as has_kept,
         coalesce(segment_id != 'not_personalised' and has_bought, false) as has_bought,
-        case when segment_id != 'not_personalised' then last_known_date end as last_known_date,
-        known_date
+        case when segment_id != 'not_personalised' then last_known_date end as last_known_date
     from described
 )
 
