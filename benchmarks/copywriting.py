@@ -42,7 +42,7 @@ LONGEST = 200
 """Characters of a training text; the longest ones are listings."""
 STAGES = ("train", "generate", "untuned", "score")
 HUMAN_COPIED_MARGIN = 0.02
-WORN = 8.0
+WORN = 15.0
 """What a candidate loses by phrases that the texts chosen before it hold already."""
 SEED = 20261124
 DATA_AS_OF = date(2026, 1, 1)
@@ -361,16 +361,18 @@ def generate(name: str, rows: Sequence[Row], train: Sequence[Row], work: Work, a
     if not waiting:
         return
     lengths = Lengths(train)
-    count = arguments.candidates if name == "tuned" else 1
     adapter = work.folder / "model" / "weights" if name == "tuned" else None
     decoder = Decoder(load(train, work, arguments, adapter), language="zh", stop=STOP)
-    sampling = Sampling(
-        temperature=arguments.temperature,
-        top_p=arguments.top_p,
-        max_new_tokens=arguments.max_new_tokens,
-        candidates=count,
-        batch_size=arguments.sequences,
-    )
+    samplings = [
+        Sampling(
+            temperature=temperature,
+            top_p=top_p,
+            max_new_tokens=arguments.max_new_tokens,
+            candidates=arguments.candidates if name == "tuned" else 1,
+            batch_size=arguments.sequences,
+        )
+        for temperature, top_p in arguments.sampling[: None if name == "tuned" else 1]
+    ]
     begun, tokens = time.perf_counter(), 0
     path = work.candidates(name)
     with path.open("a", encoding="utf-8") as stream:
@@ -384,10 +386,15 @@ def generate(name: str, rows: Sequence[Row], train: Sequence[Row], work: Work, a
             else:
                 prompts = [prompt(*one) for one in wanted]
             seeds = [SEED + number for number in batch]
-            for place, draws in decoder.decode(prompts, sampling, seeds):
-                found = [Candidate(tidy(draw.text), draw.is_finished, draw.log_probability) for draw in draws]
-                tokens += sum(draw.tokens for draw in draws)
-                line = {"row": batch[place], "candidates": [asdict(one) for one in found]}
+            found: dict[int, list[Candidate]] = {}
+            for sampling in samplings:
+                for place, draws in decoder.decode(prompts, sampling, seeds):
+                    found.setdefault(batch[place], []).extend(
+                        Candidate(tidy(draw.text), draw.is_finished, draw.log_probability) for draw in draws
+                    )
+                    tokens += sum(draw.tokens for draw in draws)
+            for number, candidates in found.items():
+                line = {"row": number, "candidates": [asdict(one) for one in candidates]}
                 stream.write(json.dumps(line, ensure_ascii=False) + "\n")
             stream.flush()
             passed = time.perf_counter() - begun
@@ -490,6 +497,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def pairs(text: str) -> list[tuple[float, float]]:
+    """0.7:0.9,0.9:0.95 as numbers."""
+    return [(float(one), float(other)) for one, _, other in (part.partition(":") for part in text.split(","))]
+
+
 def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = found.add_argument
@@ -500,7 +512,7 @@ def parser() -> argparse.ArgumentParser:
     add("--keep", type=Path, help="folder of the stages; without it only the baselines are scored")
     add("--stages", default=",".join(STAGES), help="of " + ",".join(STAGES))
     add("--minutes", type=float, default=60, help="cap of fine-tuning")
-    add("--candidates", type=int, default=8)
+    add("--candidates", type=int, default=6)
     add("--limit", type=int, help="score and write only the first rows of the data")
     add("--untuned-rows", type=int, default=100, help="rows that the untuned model writes")
     add("--model", default=MODEL)
@@ -511,11 +523,10 @@ def parser() -> argparse.ArgumentParser:
     add("--batch-size", type=int, default=8)
     add("--max-steps", type=int, default=1000)
     add("--evaluate-every", type=int, default=100)
-    add("--temperature", type=float, default=0.7)
-    add("--top-p", type=float, default=0.9)
-    add("--max-new-tokens", type=int, default=140)
-    add("--sequences", type=int, default=32, help="decoded together")
-    add("--rows-at-a-time", type=int, default=20)
+    add("--sampling", type=pairs, default="0.7:0.9,0.9:0.95", help="temperature:top-p, with --candidates of each")
+    add("--max-new-tokens", type=int, default=120)
+    add("--sequences", type=int, default=48, help="decoded together")
+    add("--rows-at-a-time", type=int, default=25)
     return found
 
 

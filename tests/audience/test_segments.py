@@ -94,6 +94,21 @@ def test_moves_are_made_when_enough_users_share_them() -> None:
     assert at_home / everybody > 0.9
 
 
+def test_those_whose_new_taste_few_share_leave_together_and_go_on_from_there() -> None:
+    fiction, tea, toys = (ladder(one, one, "", "active") for one in ("fiction", "tea", "toys"))
+    crowd: Wants = {f"f{n}": fiction for n in range(40)}
+    crowd |= {f"t{n}": tea for n in range(40)} | {f"y{n}": toys for n in range(40)}
+    before = _next_day({}, crowd)
+    crowd |= {"f0": tea, "f1": tea, "f2": tea, "f3": toys, "f4": toys, "f5": toys}
+    left = _next_day(before, crowd)
+    assert {left[f"f{n}"] for n in range(6)} == {ALL}
+    crowd |= {f"t{n}": toys for n in range(3)} | {f"y{n}": tea for n in range(2)}
+    gone_on = _next_day(left, crowd)
+    assert gone_on["t0"] == "tea__active"  # three and two are too few to leave
+    crowd |= {f"t{n}": toys for n in range(3, 6)}
+    assert _next_day(gone_on, crowd)["t0"] == "toys__active"
+
+
 # --- the attack ----------------------------------------------------------------------------------------------------
 
 

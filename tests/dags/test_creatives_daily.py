@@ -318,7 +318,7 @@ def test_a_day_of_the_simulated_shop_ends_in_the_report(
         time_zone="Asia/Shanghai",
         start_day="2025-09-15",
         simulated=True,
-        source={"kind": "sample_shop", "options": {"seed": 1, "users": 400}},
+        source={"kind": "sample_shop", "options": {"seed": 1, "users": 600}},
         channels=["feed", "weibo", "x"],
         min_segment_users=20,
         # Random weights write no copy that can be used: the door is told to expect that.

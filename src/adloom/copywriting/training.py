@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,8 @@ CHECKPOINT_SECONDS = 20
 """A checkpoint is written at every evaluation, and when the last one is so old: a cap in minutes has few of them."""
 MOST_VALIDATION_TEXTS = 256
 """Enough to tell losses .05 apart; a cap in minutes takes fewer (`_validation_size`)."""
+EVALUATION_SHARE = 0.1
+"""Of a cap in minutes, for asking the base: a slow machine then validates on fewer texts, not beyond the cap."""
 _BUCKET_BATCHES = 8
 """Batches are cut from this many batches' worth of texts in order of length: little padding, still shuffled."""
 
@@ -122,6 +125,8 @@ class _State:
     best_step: int = 0
     worse: int = 0
     """evaluations since the best one"""
+    validation_texts: int = 0
+    """of the plan's, those that are used"""
     evaluated_step: int = 0
     evaluation_seconds: float = 0.0
     """what the last evaluation took: a cap in minutes leaves room for another"""
@@ -159,9 +164,9 @@ def fine_tune(
         if (finished := _finished(folder, plan)) is not None:
             return finished
         _begin(folder, plan)
-        live_loss: Callable[[], float] | None = None
+        live_loss: Callable[[Sequence[Encoded]], float] | None = None
         if live is not None:
-            live_loss = lambda: _loss_of_live(loaded, live, _needed(cache), plan)  # noqa: E731
+            live_loss = partial(_loss_of_live, loaded, live, _needed(cache))
         with (
             torch.random.fork_rng(devices=[loaded.device] if loaded.device.type == "cuda" else []),
             _clear_about_memory(),
@@ -375,16 +380,13 @@ class _Run:
         self.peak = peak
         self.optimizer = torch.optim.AdamW(list(self.masters.values()), lr=peak, weight_decay=decay)
 
-    def train(self, live_loss: Callable[[], float] | None) -> TrainingResult:
+    def train(self, live_loss: Callable[[Sequence[Encoded]], float] | None) -> TrainingResult:
         self._resume()
         state = self.state
         if state.step == 0:
-            mass = self.loss.no_mass()
-            state.loss_base = state.best_loss = self._validation_loss(mass)
-            if mass is not None:
-                self.loss.narrow(mass, self.plan.train)
+            self._ask_base()
             self._keep_best()
-            state.loss_live = live_loss() if live_loss is not None else None
+            state.loss_live = live_loss(self._validation) if live_loss is not None else None
         elif self.clock.left < 1.2 * state.evaluation_seconds:
             state.stopped = state.stopped or "minutes"
         seconds: list[float] = []
@@ -474,17 +476,37 @@ class _Run:
         for name, one in self.parameters.items():
             one.copy_(self.masters[name])
 
-    def _validation_loss(self, mass: torch.Tensor | None = None) -> float:
-        state, began = self.state, self.clock.seconds
-        loss = self.loss.mean(self.model, self.plan.validation, mass)
+    @property
+    def _validation(self) -> list[Encoded]:
+        return self.plan.validation[: self.state.validation_texts]
+
+    def _ask_base(self) -> None:
+        """The base's loss, and the tokens it finds likely; under a cap in minutes, on as many texts as time allows."""
+        state, began, mass = self.state, self.clock.seconds, self.loss.no_mass()
+        total, tokens = 0.0, 0
+        for start in range(0, len(self.plan.validation), 4):
+            some = self.plan.validation[start : start + 4]
+            count = sum(len(text.completion) for text in some)
+            total += self.loss.mean(self.model, some, mass) * count
+            tokens += count
+            state.validation_texts += len(some)
+            if self.clock.seconds - began > EVALUATION_SHARE * self.clock.cap:
+                break
+        state.loss_base = state.best_loss = total / tokens
+        self._note_evaluation(state.loss_base, began)
+        if mass is not None:
+            self.loss.narrow(mass, self.plan.train)
+
+    def _note_evaluation(self, loss: float, began: float) -> None:
+        state = self.state
         state.evaluated_step, state.evaluation_seconds = state.step, self.clock.seconds - began
         self.metrics.add(kind="validation", step=state.step, loss=loss, seconds=self.clock.seconds)
-        return loss
 
     def _evaluate(self) -> None:
         """Validate, keep what is best, see whether it still pays, and write a checkpoint."""
-        state = self.state
-        loss = self._validation_loss()
+        state, began = self.state, self.clock.seconds
+        loss = self.loss.mean(self.model, self._validation)
+        self._note_evaluation(loss, began)
         log.info("fine-tuning: step %d, validation loss %.3f (base %.3f)", state.step, loss, state.loss_base)
         if loss < state.best_loss:
             state.best_loss, state.best_step, state.worse = loss, state.step, 0
@@ -500,7 +522,7 @@ class _Run:
         self.metrics.add(
             kind="train", step=state.step, loss=loss, learning_rate=rate, tokens=tokens, seconds=self.clock.seconds
         )
-        left = min((state.steps - state.step) * sum(seconds) / len(seconds), self.clock.left)
+        left = max(0.0, min((state.steps - state.step) * sum(seconds) / len(seconds), self.clock.left))
         self.told(Progress(state.step, state.steps, loss, tokens / max(seconds[-1], 1e-9), left))
 
     # --- checkpoints ---
@@ -564,7 +586,7 @@ class _Run:
             "loss_base": state.loss_base,
             "loss_live": state.loss_live,
             "loss_tuned": state.best_loss,
-            "validation_tokens": sum(len(text.completion) for text in plan.validation),
+            "validation_tokens": sum(len(text.completion) for text in self._validation),
             "steps": state.step,
             "best_step": state.best_step,
             "stopped": state.stopped,
@@ -582,7 +604,7 @@ class _Run:
             data_as_of=plan.data_as_of,
             data_digest=plan.data_digest,
             pairs=len(plan.train),
-            validation_pairs=len(plan.validation),
+            validation_pairs=len(self._validation),
             left_out=plan.left_out,
             configuration=plan.configuration,
             metrics=metrics,
@@ -617,10 +639,10 @@ class _Run:
         return digest
 
 
-def _loss_of_live(loaded: LocalModel, live: Path, cache: Path, plan: _Plan) -> float:
+def _loss_of_live(loaded: LocalModel, live: Path, cache: Path, texts: Sequence[Encoded]) -> float:
     """Loss of the weights in ``live`` on the run's validation texts, beside the model in training."""
     other = load_local(loaded.base, cache, loaded.device.type, adapter=live)
-    return CompletionLoss(_causal(other.model), other.device).mean(other.model, plan.validation)
+    return CompletionLoss(_causal(other.model), other.device).mean(other.model, texts)
 
 
 # --- batches --------------------------------------------------------------------------------------------------------
