@@ -632,6 +632,8 @@ class _Run:
             else:
                 self.model.save_pretrained(fresh)
                 self.loaded.tokenizer.save_pretrained(fresh)
+            for path in fresh.iterdir():
+                path.chmod(0o644)  # safetensors are private as written; the worker that generates may be another user
             facts = {"base": self.loaded.base, "base_digest": self.loaded.base_digest, "licence": self.loaded.licence}
             digest = write_manifest(fresh, model_id=self.plan.model_id, **facts)
             shutil.rmtree(target, ignore_errors=True)
