@@ -42,7 +42,7 @@ LONGEST = 200
 """Characters of a training text; the longest ones are listings."""
 STAGES = ("train", "generate", "untuned", "score")
 HUMAN_COPIED_MARGIN = 0.02
-WORN = 15.0
+WORN = 10.0
 """What a candidate loses by phrases that the texts chosen before it hold already."""
 SEED = 20261124
 DATA_AS_OF = date(2026, 1, 1)
