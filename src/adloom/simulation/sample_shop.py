@@ -24,6 +24,7 @@ from adloom.errors import UsageError
 from adloom.shop import Shop
 from adloom.simulation.behaviours import AFFINITIES, UNRELATED, behave
 from adloom.simulation.catalogue import Catalogue, catalogue
+from adloom.simulation.pictures import file_name, write_pictures
 from adloom.simulation.shoppers import AGE_BANDS, GENDERS, REGIONS, Floats, population, stream, visitors
 from adloom.window import day_window
 
@@ -47,7 +48,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "items": pa.schema(
         [(name, pa.string()) for name in ("item_id", "title", "category", "brand")]
         + [("price", pa.float64()), ("list_price", pa.float64())]
-        + [("currency", pa.string()), ("attributes", pa.string()), ("stock", pa.int64())]
+        + [("currency", pa.string()), ("attributes", pa.string()), ("image", pa.string()), ("stock", pa.int64())]
     ),
     "campaigns": pa.schema(
         [(name, pa.string()) for name in ("campaign_id", "scenario", "name")]
@@ -91,6 +92,7 @@ def write_day(shop: Shop, day: date) -> SimulatedDay:
     """
     seed, users = options(shop)
     made = tables(shop, day, seed, users)
+    write_pictures(shop.images, made["items"]["item_id"].to_pylist())
     targets = {name: shop.landing / name / f"known_date={day}" / FILE for name in made}
     fresh = {name: target.with_name(f".{FILE}.{os.getpid()}.tmp") for name, target in targets.items()}
     try:
@@ -237,6 +239,7 @@ def _item_rows(season: Catalogue, seed: int, day: date) -> list[dict[str, Any]]:
                     }
                 }
             ),
+            "image": file_name(item.item_id),
             # Filled up again before it runs out.
             "stock": int(full[number] - sold[number] % (full[number] - 20)),
         }

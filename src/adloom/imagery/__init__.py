@@ -1,0 +1,1 @@
+"""Finished ad images and short videos: pictures of items, text composed over them, checks of the result."""
