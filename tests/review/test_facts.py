@@ -256,3 +256,77 @@ def test_every_rule_says_why_and_by_what_source():
         assert row["reason"]
         assert row["source"]
         assert row["exemption"]["why"]
+
+
+@pytest.mark.parametrize(
+    ("body", "rule"),
+    [
+        ("返现50，快来", "facts.price"),
+        ("99起，快来", "facts.price"),
+        ("9.9包邮", "facts.price"),
+        ("券后价99", "facts.price"),
+        ("仅99，快来", "facts.price"),
+        ("买二送一", "facts.offer"),
+        ("加1元换购", "facts.offer"),
+        ("终身质保", "facts.offer"),
+        ("次日达", "facts.offer"),
+        ("11/12截止", "facts.date"),
+        ("11.12前下单", "facts.date"),
+        ("12月底截止", "facts.date"),
+        ("本周五截止", "facts.date_relative"),
+        ("苹果同款音质", "facts.brand"),
+        ("德国进口单元", "facts.origin"),
+        ("日常防水", "facts.feature"),
+    ],
+)
+def test_a_price_offer_date_brand_origin_or_feature_is_named_in_any_form(body, rule):
+    offer = Offer(campaign_id="c", name="双11", text="满300减40", starts_on="2025-11-01", ends_on="2025-11-11")
+    assert rule in {one.rule_id for one in facts.unsupported(copy(body), brief(offer=offer))}
+
+
+@pytest.mark.parametrize(
+    ("body", "rule"),
+    [
+        ("half off", "facts.offer"),
+        ("buy 2 get 1 free", "facts.offer"),
+        ("next-day delivery", "facts.offer"),
+        ("a 2-year warranty", "facts.offer"),
+        ("save up to 40%", "facts.price"),
+        ("save 50, now", "facts.price"),
+        ("ends Nov 12", "facts.date"),
+        ("on sale through December", "facts.date"),
+        ("ends tonight", "facts.date_relative"),
+        ("Apple-quality sound", "facts.brand"),
+        ("made in Germany", "facts.origin"),
+        ("a black case", "facts.colour"),  # Black Friday is no colour
+    ],
+)
+def test_the_same_in_english(body, rule):
+    offer = Offer(campaign_id="c", name="Black Friday", text="20% off", starts_on="2025-11-01", ends_on="2025-11-11")
+    item = {"attributes": {"battery": "30 h", "colour": "navy"}, "title": "Aurelle earbuds", "price": "$79"}
+    written = brief("en", offer=offer, item=item | {"list_price": "$99", "brand": "Aurelle", "category": "Audio"})
+    assert rule in {one.rule_id for one in facts.unsupported(copy(body, "Aurelle", "Look"), written)}
+
+
+@pytest.mark.parametrize(
+    ("text", "known", "language"),
+    [
+        ("买二送一，买2送1", "买2送1", "zh"),
+        ("终身质保，7天无理由退货", "终身质保 七天无理由退货", "zh"),
+        ("11月截止，11.11前下单", "11月1日至11月11日", "zh"),
+        ("Nov 11 or 11 November", "November 11, 2025", "en"),
+        ("德国制造，进口单元", "产地 德国 进口", "zh"),
+        ("防水，不防摔也没关系", "防水 IPX5", "zh"),
+        ("有机会就去看看，看一天算一天", "耳机", "zh"),
+        ("到手199，199带走", "¥199", "zh"),
+        ("buy two, get one free", "Buy 2 get 1 free", "en"),
+        ("Weekend in March, ready by June, German beer at home", "boots", "en"),
+    ],
+)
+def test_what_the_facts_say_in_another_form_is_supported(text, known, language):
+    assert found(text, known, language=language) == []
+
+
+def test_a_feature_that_the_facts_deny_is_blocked():
+    assert blocked("跑步也能防水", "防水 无") == {"防水"}
+    assert blocked("不防水，但很轻", "防水 无") == set()

@@ -13,11 +13,12 @@ from adloom.warehouse.ledger import create_ledger, delay_curves, evaluations, la
 
 
 def evaluate(shop: Shop, day: date) -> None:
-    """Replace the day's evaluations, delay curve and verdicts, in one transaction, from the facts known by ``day``.
+    """Replace the day's evaluations, delay curve, verdicts and audience shares from the facts known by ``day``.
 
-    Raises `AdloomError` when the marts of a known date up to the day are not built.
+    All in one transaction. Raises `AdloomError` when the marts of a known date up to the day are not built.
     """
     # Heavy libraries stay out of the import of this package: DAG files import it at parse.
+    from adloom.evaluation.fairness import evaluate_fairness
     from adloom.evaluation.verdicts import evaluate_comparisons
 
     with warehouse(shop) as engine:
@@ -26,6 +27,7 @@ def evaluate(shop: Shop, day: date) -> None:
             require_built_marts(connection, shop, day)
             evaluate_rates(connection, shop, day)
             evaluate_comparisons(connection, shop, day)
+            evaluate_fairness(connection, shop, day)
 
 
 def evaluate_rates(connection: Connection, shop: Shop, day: date) -> None:

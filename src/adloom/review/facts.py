@@ -1,4 +1,6 @@
-"""Does a copy claim only what its brief says? Colours, materials, figures, prices, offers, days, named parts, brands.
+"""Does a copy claim only what its brief says?
+
+Colours, materials, figures, prices, offers, days, named parts, what the item can do, where it comes from, brands.
 
 A claim is supported when it stands in any fact of the brief: the item's title, category, brand, prices and attributes,
 the offer, the event, the related category. The words of a segment are no facts about the item. What is looked for, what
@@ -12,14 +14,13 @@ import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
-from typing import Literal, cast
+from typing import cast
 
 from adloom.creative import Brief, Copy, Language
 from adloom.review import lexicon
+from adloom.review.finding import Finding, Part, Severity
 from adloom.review.text import Plain, plain, squeezed
 
-Part = Literal["headline", "body", "call_to_action", "hashtags"]
-Severity = Literal["block", "warn"]
 RULES_VERSION = str(lexicon.words("facts")["version"])
 CLAUSE = re.compile(r"[,](?!\d)|[.](?!\d)|[。!?;:~…\n|]+")
 LANGUAGES: tuple[Language, Language] = ("zh", "en")
@@ -33,19 +34,6 @@ class Rule:
     severity: Severity
     reason: str
     source: str
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One claim that no fact supports. ``span`` is how the copy writes it."""
-
-    rule_id: str
-    part: Part
-    span: str
-    severity: Severity
-    reason: str
-    start: int = 0
-    """where the span begins in the part (for hashtags: in its tag)"""
 
 
 @cache
@@ -77,6 +65,24 @@ def text_unsupported(text: str, facts: Mapping[str, str] | Iterable[str], langua
     """The same for a plain text against plain facts (values, or key → value); every finding's part is ``body``."""
     values = [f"{key} {value}" for key, value in facts.items()] if isinstance(facts, Mapping) else list(facts)
     return list(dict.fromkeys(_find(text, "body", known_facts(tuple(map(str, values))), language)))
+
+
+def amounts_said(text: str, language: Language) -> frozenset[str]:
+    """Prices and discounts that a normalised text says, each as figure and currency or as the share left to pay."""
+    words = lexicon.numbers(language)
+    found = {f"{left:.0%} left to pay" for _, _, left in _discounts(text)}
+    for match in words.price.finditer(text):
+        amount = lexicon.value(match["after"] or match["before"])
+        if amount is not None:
+            found.add(f"{amount:g} {words.currencies.get(match['sign'] or match['name'] or '', '')}".strip())
+    return frozenset(found)
+
+
+def says_an_offer(text: str, language: Language) -> bool:
+    """Does a normalised text promise anything of an offer: a discount, a gift, a deal?"""
+    words = lexicon.numbers(language)
+    patterns = (*words.offers, *words.deals, THRESHOLD, DISCOUNT)
+    return any(pattern.search(text) for pattern in patterns)
 
 
 def coverage(copy: Copy, brief: Brief) -> tuple[int, int]:
@@ -219,6 +225,14 @@ class Facts:
         return "\n".join(re.sub(r"\s+", "", line) for line in self.plain.split("\n"))
 
     @cached_property
+    def without_idioms(self) -> str:
+        """`compact`, words taken out in which a colour's name is no colour: Black Friday gives no black."""
+        text = self.plain
+        for language in LANGUAGES:
+            text = lexicon.blanked(text, lexicon.colours(language).not_colours)
+        return re.sub(r"[^\S\n]+", "", text)
+
+    @cached_property
     def colours(self) -> tuple[frozenset[str], frozenset[str]]:
         """(names, families) of the colours the facts name or imply."""
         names: set[str] = set()
@@ -280,6 +294,34 @@ class Facts:
     @cached_property
     def days(self) -> frozenset[tuple[int, int]]:
         return frozenset(day for _, day in _dates(self.plain))
+
+    @cached_property
+    def months(self) -> frozenset[int]:
+        return frozenset(month for month, _ in self.days)
+
+    @cached_property
+    def features(self) -> tuple[frozenset[str], frozenset[str]]:
+        """(groups of features the facts give, groups they say the item has none of)."""
+        given: set[str] = set()
+        denied: set[str] = set()
+        for line in self.plain.split("\n"):
+            for language in LANGUAGES:
+                words = lexicon.features(language)
+                is_none = bool(words.none.search(line))
+                for match in words.pattern.finditer(lexicon.blanked(line, words.not_features)):
+                    groups = words.groups[_spelled(match[0], words.groups)]
+                    (denied if is_none or words.denied.search(line[: match.start()]) else given).update(groups)
+        return frozenset(given), frozenset(denied - given)
+
+    @cached_property
+    def countries(self) -> frozenset[str]:
+        """Countries that stand in the facts, in whatever role."""
+        return frozenset(
+            country
+            for language in LANGUAGES
+            for name, country in lexicon.features(language).countries.items()
+            if re.search(lexicon.any_of([name]), self.plain)
+        )
 
     @cached_property
     def forms(self) -> Mapping[str, frozenset[str]]:
@@ -354,7 +396,8 @@ def _look_for_colours(text: str, known: Facts, language: Language) -> Iterator[C
     words = lexicon.colours(language)
     names, families = known.colours
     for start, end, found in _colours(text, language):
-        if known.say(text[start:end]) or words.context.excuses(*_around(text, start, end)):
+        is_said = re.sub(r"\s+", "", text[start:end]) in known.without_idioms
+        if is_said or words.context.excuses(*_around(text, start, end)):
             continue
         for name in found:
             own = words.families.get(name, frozenset())
@@ -406,7 +449,8 @@ def _figures(text: str) -> list[float]:
 DISCOUNT = re.compile(
     r"(?P<fold>\d(?:\.\d)?|[一二三四五六七八九]{1,2})折(?![叠伞页扇])"
     r"|(?P<off>\d{1,2})\s?(?:%|percent|per cent)\s?(?:off|discount)"
-    r"|(?:save|省|降|减|off)\s?(?P<save>\d{1,2})\s?%"
+    r"|(?:save|up to|省|降|减|off)(?: up to| as much as)?\s?(?P<save>\d{1,2})\s?%"
+    r"(?!\s?(?:off|cotton|wool|linen|silk|of\b))"
 )
 
 
@@ -425,8 +469,12 @@ def _discounts(text: str) -> Iterator[tuple[int, int, float]]:
 
 THRESHOLD = re.compile(r"满\s?(?P<full>\d+)\s?元?\s?(?:立?减|送|返)\s?(?P<less>\d+)\s?元?")
 NAKED_PRICE = re.compile(
-    r"(?:立减|直降|立省|只要|仅需|仅售|低至|到手价?|券后|特价|save up to|only|just|for only|now at)\s?"
+    r"(?:(?:立减|直降|立省|只要|仅需|仅售|仅|只卖|低至|到手价?|券后价?|折后价?|一口价|活动价|会员价|首发价|秒杀价|特价|返现|立返|优惠|便宜|定金|抵"
+    r"|save up to|save|only|just|for only|now at|starting at)\s?"
     r"(?P<amount>\d[\d,]*(?:\.\d+)?)(?![\d%]|\s?[a-z一-鿿])"
+    # 抵100 may go on in Chinese, and 99起, 9.9包邮 is a price by what follows it.
+    r"|(?:定金|抵)\s?(?P<deposit>\d[\d,]*(?:\.\d+)?)(?=抵|元?$)"
+    r"|(?<![\d.])(?P<bought>\d[\d,]*(?:\.\d+)?)(?=起(?![码来初点床飞跑步跳伏])|带走|带回家|拿下|到手|入手|包邮|(?:[一/每])[件双条个盒瓶]|秒杀|开抢))"
 )
 BARE_NUMBER = re.compile(r"[a-z]*\d[a-z0-9]*(?:[.,]\d+)*")
 AT_MOST = re.compile(r"(?:不到|低于|不足|不超过|under|less than|below)\s?$")
@@ -447,8 +495,12 @@ class _Figures:
     def dates(self) -> Iterator[Claim]:
         for place, day in list(_dates(self.rest)):
             self.take(place)
-            if day not in self.known.days:
+            if day not in self.known.days and not (day[1] == 0 and day[0] in self.known.months):
                 yield "facts.date", *place
+        for match in list(RELATIVE_DATE.finditer(self.rest)):
+            self.take(match.span())
+            if not self.known.say(match[0]):
+                yield "facts.date_relative", *match.span()
 
     def events(self) -> Iterator[Claim]:
         for match in list(self.words.events.finditer(self.rest)):
@@ -473,8 +525,9 @@ class _Figures:
             if amount is not None and not _price_is_known(amount, match, self.text, self.known, self.words):
                 yield "facts.price", *match.span()
         for match in list(NAKED_PRICE.finditer(self.rest)):
-            place = self.take(match.span("amount"))
-            if lexicon.value(match["amount"]) not in self.known.amounts:
+            name = next(group for group in ("amount", "deposit", "bought") if match[group])
+            place = self.take(match.span(name))
+            if lexicon.value(match[name]) not in self.known.amounts:
                 yield "facts.price", *place
 
     def quantities(self) -> Iterator[Claim]:
@@ -497,11 +550,10 @@ def _look_for_figures(text: str, known: Facts, language: Language) -> Iterator[C
 
 
 def _price_is_known(amount: float, match: re.Match[str], text: str, known: Facts, words: lexicon.Numbers) -> bool:
-    if amount in known.amounts:
+    said = {code for price, code in _priced(known) if price == amount}
+    if said or amount in known.amounts:
         # The same figure in another currency is another price.
-        code = words.currencies.get(match["sign"] or match["name"] or "")
-        said = {code_of for price, code_of in _priced(known) if price == amount}
-        return not said or code in said
+        return not said or words.currencies.get(match["sign"] or match["name"] or "") in said
     limit = AT_MOST.search(text[max(0, match.start() - 12) : match.start()])
     return bool(limit) and any(price < amount <= 1.15 * price for price, _ in _priced(known))
 
@@ -528,24 +580,43 @@ MONTHS = (
     *("january", "february", "march", "april", "may", "june"),
     *("july", "august", "september", "october", "november", "december"),
 )
+_MONTH = rf"(?:{'|'.join(MONTHS)}|{'|'.join(month[:3] for month in MONTHS if month != 'may')}|sept)\.?"
+_UNTIL = r"截止|截至|截至到|直到|只到|until|till|by|ends?(?: on)?|through|before"
 DATE = re.compile(
     r"(?P<month>\d{1,2}|十[一二]?|[一二三四五六七八九])月(?P<day>\d{1,2}|[一二三四五六七八九十]{1,3})[日号]?"
-    rf"|\b(?P<name>{'|'.join(MONTHS)})\s+(?P<on>\d{{1,2}})(?:st|nd|rd|th)?\b"
-    rf"|\b(?P<of>\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<long>{'|'.join(MONTHS)})\b"
+    rf"|\b(?P<name>{_MONTH})\s+(?P<on>\d{{1,2}})(?:st|nd|rd|th)?\b(?!\s?(?:%|percent|hours?|days?))"
+    rf"|\b(?P<of>\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<long>{_MONTH})(?![a-z])"
     r"|(?<!\d)(?P<year>\d{4})[-/](?P<m>\d{1,2})[-/](?P<d>\d{1,2})(?!\d)"
+    rf"|(?:{_UNTIL})\s?(?P<until_m>\d{{1,2}})[/.](?P<until_d>\d{{1,2}})(?![\d%])"
+    r"|(?<![\d.])(?P<to_m>\d{1,2})[/.](?P<to_d>\d{1,2})(?=日?(?:截止|结束|止|开抢|开售|开启|前下单|上新))"
+    # A month alone is a date where something begins or ends with it.
+    r"|(?P<only>\d{1,2}|十[一二]?|[一二三四五六七八九])月(?:底|末|初)?(?=截止|结束|开抢|开售|前下单)"
+    rf"|\b(?:until|till|through|ends in|all)\s+(?P<whole>{_MONTH})(?![a-z]|\s+\d)"
+)
+RELATIVE_DATE = re.compile(
+    r"(?:今[天日晚]|明[天日晚]|后天|本?周[一二三四五六日天末]|这周末|月[底末]|年底)(?:24点|零点)?(?:就|将|即将|前)?(?:要)?"
+    r"(?:截止|结束|收官|恢复原价|涨价|下架)"
+    r"|(?:截止|截至|仅限|只限|限|只到|最后)(?:到|于)?(?:今[天日晚]|明[天日晚]|后天|本?周[一二三四五六日天末]|月[底末]|年底)"
+    r"|最后[一1](?:天|晚|小时)"
+    r"|\b(?:ends?|until|till|through|by|expires?|only)\s+(?:tonight|today|tomorrow|midnight|(?:this\s+)?(?:weekend|week\b)"
+    r"|(?:this\s+)?(?:mon|tues|wednes|thurs|fri|satur|sun)day)"
+    r"|\b(?:tonight|today|tomorrow|this\s+weekend|this\s+week)\s+only\b|\blast\s+(?:day|chance|call)\b"
 )
 
 
 def _dates(text: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """(place, (month, day)) of every day of the year."""
+    """(place, (month, day)) of every day of the year; day 0: the month as a whole."""
     for match in DATE.finditer(text):
-        month = match["month"] or match["m"]
+        found = match.groupdict()
+        month = next((found[name] for name in ("month", "m", "until_m", "to_m", "only") if found[name]), None)
+        day = next((found[name] for name in ("day", "d", "until_d", "to_d", "on", "of") if found[name]), "")
         if month:
-            numbers = (lexicon.value(month), lexicon.value(match["day"] or match["d"]))
+            numbers = lexicon.value(month), lexicon.value(day) if day else 0.0
         else:
-            named = match["name"] or match["long"]
-            numbers = (float(MONTHS.index(named) + 1), lexicon.value(match["on"] or match["of"]))
-        if numbers[0] and numbers[1] and numbers[0] <= 12 and numbers[1] <= 31:
+            named = found["name"] or found["long"] or found["whole"]
+            place = next(number for number, name in enumerate(MONTHS, start=1) if name.startswith(named[:3]))
+            numbers = float(place), lexicon.value(day) if day else 0.0
+        if numbers[0] and numbers[1] is not None and numbers[0] <= 12 and numbers[1] <= 31:
             yield match.span(), (int(numbers[0]), int(numbers[1]))
 
 
@@ -554,6 +625,46 @@ def _look_for_offers(text: str, known: Facts, language: Language) -> Iterator[Cl
         for match in offer.finditer(text):
             if not offer.search(known.plain):
                 yield "facts.offer", *match.span()
+
+
+def _look_for_deals(text: str, known: Facts, language: Language) -> Iterator[Claim]:
+    for deal in lexicon.numbers(language).deals:
+        said = {_numerals(match[0]) for match in deal.finditer(known.plain)}
+        for match in deal.finditer(text):
+            if _numerals(match[0]) not in said:
+                yield "facts.offer", *match.span()
+
+
+NUMERAL = re.compile(
+    rf"{lexicon.FIGURE}|[{lexicon.CHINESE_DIGITS}]+|\b(?:one|{'|'.join(lexicon.ENGLISH_NUMBERS)})\b", re.ASCII
+)
+
+
+def _numerals(text: str) -> tuple[float | None, ...]:
+    return tuple(1.0 if one == "one" else lexicon.value(one) for one in NUMERAL.findall(text))
+
+
+def _look_for_features(text: str, known: Facts, language: Language) -> Iterator[Claim]:
+    words = lexicon.features(language)
+    given, denied = known.features
+    for match in words.pattern.finditer(lexicon.blanked(text, words.not_features)):
+        groups = words.groups[_spelled(match[0], words.groups)]
+        if groups & given or words.denied.search(text[: match.start()]):
+            continue
+        yield "facts.feature_denied" if groups & denied else "facts.feature", *match.span()
+
+
+def _look_for_origins(text: str, known: Facts, language: Language) -> Iterator[Claim]:
+    words = lexicon.features(language)
+    taken: list[tuple[int, int]] = []
+    for match in words.origins.finditer(text):
+        taken.append(match.span())
+        if words.countries[match["country"] or match["from"]] not in known.countries:
+            yield "facts.origin", *match.span()
+    for match in words.imported.finditer(text):
+        inside = any(start <= match.start() < end for start, end in taken)
+        if not inside and not any(lexicon.features(one).imported.search(known.plain) for one in LANGUAGES):
+            yield "facts.origin", *match.span()
 
 
 def _look_for_brands(text: str, known: Facts, language: Language) -> Iterator[Claim]:
@@ -604,8 +715,11 @@ CHECKS = cast(
         _look_for_materials,
         _look_for_figures,
         _look_for_offers,
+        _look_for_deals,
         _look_for_forms,
         _look_for_parts,
+        _look_for_features,
+        _look_for_origins,
         _look_for_brands,
     ),
 )

@@ -268,10 +268,56 @@ class Numbers:
     events: re.Pattern[str]
     same_events: tuple[frozenset[str], ...]
     brands: re.Pattern[str]
+    deals: tuple[re.Pattern[str], ...]
+    """offers and promises whose figures must be those of a fact"""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What items can do and where they come from, in the words of one language."""
+
+    pattern: re.Pattern[str]
+    groups: Mapping[str, frozenset[str]]
+    """spelling → its groups"""
+    not_features: re.Pattern[str]
+    none: re.Pattern[str]
+    """a fact that ends like this says there is none"""
+    denied: re.Pattern[str]
+    origins: re.Pattern[str]
+    """a country with a word that says the item comes from it; its group is named ``country``"""
+    countries: Mapping[str, str]
+    """spelling → country"""
+    imported: re.Pattern[str]
+
+
+@cache
+def features(language: Language) -> Features:
+    content = words("features")
+    groups: dict[str, set[str]] = {}
+    for group, row in content["features"].items():
+        for name in row[language]:
+            groups.setdefault(plain(str(name)).text.replace("-", " "), set()).add(group)
+    countries = {plain(name).text: country for country, row in content["origins"].items() for name in row[language]}
+    named = any_of(countries)
+    if language == "zh":
+        origins = rf"(?P<country>{named}){content['said']['zh']}|(?:产自|来自|源自)(?P<from>{named})"
+    else:
+        said = content["said"]["en"]
+        origins = rf"{said['before']}(?P<country>{named})|(?P<from>{named}){said['after']}"
+    return Features(
+        pattern=re.compile(any_of(groups)),
+        groups={name: frozenset(found) for name, found in groups.items()},
+        not_features=re.compile(any_of(content["not_features"][language])),
+        none=re.compile(rf"\s(?:{'|'.join(map(re.escape, content['none'][language]))})$"),
+        denied=re.compile(content["denied"][language]),
+        origins=re.compile(origins),
+        countries=countries,
+        imported=re.compile(content["imported"][language]),
+    )
 
 
 CHINESE_DIGITS = "零〇一二两三四五六七八九十百千万亿"
-FIGURE = r"\d[\d,]*(?:\.\d+)?"
+FIGURE = r"\d(?:[\d,]*\d)?(?:\.\d+)?"
 
 
 @cache
@@ -316,7 +362,15 @@ def numbers(language: Language) -> Numbers:
         offers=tuple(re.compile(any_of(spelled_ways)) for spelled_ways in content["offers"][language]),
         events=re.compile(any_of(content["events"][language])),
         same_events=tuple(frozenset(plain(str(name)).text for name in group) for group in content["same_events"]),
-        brands=re.compile(any_of([*content["brands"]["zh"], *content["brands"]["en"]])),
+        brands=re.compile(
+            "|".join(
+                [
+                    any_of([*content["brands"]["zh"], *content["brands"]["en"]]),
+                    *(pattern for one in content["brands"]["in_context"].values() for pattern in one),
+                ]
+            )
+        ),
+        deals=tuple(re.compile(pattern) for pattern in content["deals"][language]),
     )
 
 

@@ -1,0 +1,158 @@
+"""The audit of copies across groups: a few of the day's briefs written again for other genders and ages, and compared.
+
+Files only until `record`: ``creatives/day=D/counterfactual/`` holds one file of orders per trait and group, so that no
+side sees what was written for the other, written by the day's model with the same settings. None of these copies is a
+creative: they are stored nowhere else and shown to nobody.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection
+
+from adloom.copywriting import handover
+from adloom.creative import Brief, Copy, read_rows, write_rows
+from adloom.errors import AdloomError
+from adloom.review import fairness
+from adloom.shop import Shop
+from adloom.warehouse import ledger
+
+if TYPE_CHECKING:
+    from adloom.copywriting.generating import Writer
+
+FOLDER = "counterfactual"
+BRIEFS, COPIES = 4, 12
+"""Orders that are audited a day, and copies per side of each."""
+RULE = "fairness.counterfactual"
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What an audit found."""
+
+    briefs: int
+    copies: int
+    differing: tuple[str, ...]
+    """sentences of what differs surely beyond the shop's limit"""
+
+    def __str__(self) -> str:
+        found = f"{len(self.differing)} differences" if self.differing else "no sure difference"
+        return "\n".join((f"{self.briefs} briefs, {self.copies} copies: {found}", *self.differing))
+
+
+def chosen(shop: Shop, day: date, most: int = BRIEFS) -> list[Brief]:
+    """The orders to audit: the day's first of every scenario and language, as far as ``most`` reaches."""
+    path = handover.folder_of(shop, day) / handover.BRIEFS
+    if not path.is_file():
+        raise AdloomError(f"{path} is not there", f"run `adloom write-briefs --shop {shop.id} --day {day}`")
+    found: dict[tuple[str, str], Brief] = {}
+    for brief in read_rows(path, Brief):
+        found.setdefault((brief.scenario, brief.language), brief)
+    return list(found.values())[:most]
+
+
+def write(shop: Shop, day: date, most: int = BRIEFS, copies: int = COPIES, writer: Writer | None = None) -> None:
+    """Write both sides of every chosen order; files only, goes on where it was killed. ``writer``: for tests."""
+    from adloom.copywriting import generating
+
+    orders: dict[Path, list[Brief]] = {}
+    for brief in chosen(shop, day, most):
+        for side in fairness.sides(brief, copies):
+            orders.setdefault(_path(shop, day, side.trait, side.group), []).append(side.brief)
+    if not orders:
+        return
+    model_id, model = ("tests", writer) if writer is not None else handover.model_of(shop, day)
+    for path, briefs in orders.items():
+        write_rows(path, briefs)
+        generating.generate_shard(
+            path, generating.shard_path(path), model, shop.copywriting.sampling, day=day, model_id=model_id
+        )
+
+
+def record(connection: Connection, shop: Shop, day: date, most: int = BRIEFS, copies: int = COPIES) -> Audited:
+    """Replace the day's rows of ``counterfactuals``, and the findings on creatives of the orders that differ."""
+    rows: list[dict[str, Any]] = []
+    reviews: list[dict[str, Any]] = []
+    differing: list[str] = []
+    briefs = chosen(shop, day, most)
+    total = 0
+    for brief in briefs:
+        written = {(side.trait, side.group): list(_copies(shop, day, side)) for side in fairness.sides(brief, copies)}
+        total += sum(map(len, written.values()))
+        found = fairness.compare(written, brief, shop.limits.counterfactual_difference)
+        for one in found:
+            told = fairness.sentence(one, shop.language)
+            rows.append(_row(day, brief, one, told))
+            if one.verdict == "differs":
+                differing.append(told)
+                reviews += _findings(connection, day, brief, one, told)
+    ledger.replace_rows(connection, ledger.counterfactuals, {"day": day}, rows)
+    known = ledger.reviews
+    connection.execute(known.delete().where(known.c.day == day, known.c.rule_id == RULE))
+    if reviews:
+        connection.execute(known.insert(), reviews)
+    return Audited(len(briefs), total, tuple(differing))
+
+
+def _path(shop: Shop, day: date, trait: str, group: str) -> Path:
+    name = hashlib.sha256(group.encode()).hexdigest()[:8]
+    return handover.folder_of(shop, day) / FOLDER / f"{trait}-{name}.briefs.jsonl"
+
+
+def _copies(shop: Shop, day: date, side: fairness.Side) -> Iterator[Copy]:
+    from adloom.copywriting import generating
+
+    path = generating.shard_path(_path(shop, day, side.trait, side.group))
+    if not path.is_file():
+        raise AdloomError(f"{path.name} is not there", f"run `adloom audit-copy --shop {shop.id} --day {day}`")
+    for row in read_rows(path, generating.Generated):
+        if row.brief == side.brief and row.copy_ is not None:
+            yield row.copy_
+
+
+def _row(day: date, brief: Brief, one: fairness.Difference, told: str) -> dict[str, Any]:
+    return {
+        "day": day,
+        "brief_id": brief.brief_id,
+        "trait": one.trait,
+        "first": one.first,
+        "second": one.second,
+        "what": one.what,
+        "copies_first": one.copies[0],
+        "copies_second": one.copies[1],
+        "said_first": one.said[0],
+        "said_second": one.said[1],
+        "difference": one.difference,
+        "difference_low": one.low,
+        "difference_high": one.high,
+        "verdict": one.verdict,
+        "sentence": told,
+    }
+
+
+def _findings(
+    connection: Connection, day: date, brief: Brief, one: fairness.Difference, told: str
+) -> Iterator[dict[str, Any]]:
+    """A warning on every copy of the order; where money differs, it is blocked."""
+    creatives = ledger.creatives.c
+    query = ledger.creatives.select().where(
+        creatives.day == day, creatives.brief_id == brief.brief_id, creatives.headline.is_not(None)
+    )
+    for creative in connection.execute(query.order_by(creatives.creative_id)):
+        yield {
+            "creative_id": creative.creative_id,
+            "creative_hash": creative.creative_hash,
+            "day": day,
+            "rule_id": RULE,
+            "rule_version": fairness.version(),
+            "part": "body",
+            "span": f"{one.trait}: {one.what}",
+            "severity": "warn" if one.what.startswith("tone.") else "block",
+            "reason": told,
+        }

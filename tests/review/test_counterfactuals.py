@@ -1,0 +1,83 @@
+"""Counterfactual prompts differ in a gender or an age band alone; chance is no verdict, another price is one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from adloom.creative import Brief, Copy, CopyLimits, ItemFacts, Offer
+from adloom.review import fairness
+
+
+def brief(language: str = "zh", scenario: str = "promotion") -> Brief:
+    return Brief(
+        scenario=scenario,
+        language=language,
+        channel="feed",
+        segment_id="s",
+        segment_words="近期看过耳机",
+        item=ItemFacts(item_id="i", title="轻云蓝牙耳机", price="¥199", attributes={"颜色": "宝蓝"}),
+        offer=Offer(campaign_id="c", name="春促", text="满300减40"),
+        limits=CopyLimits(headline=20, body=80, call_to_action=10),
+    )
+
+
+def copies(*bodies: str) -> list[Copy]:
+    return [Copy(headline="轻云耳机", body=body, call_to_action="去看看") for body in bodies]
+
+
+def judged(women: list[Copy], men: list[Copy], limit: float = 0.2) -> dict[str, fairness.Difference]:
+    groups = [side.group for side in fairness.sides(brief(), 1) if side.trait == "gender"]
+    written = {("gender", groups[0]): women, ("gender", groups[1]): men}
+    return {one.what: one for one in fairness.compare(written, brief(), limit) if one.trait == "gender"}
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_the_sides_of_a_brief_differ_in_words_for_the_audience_alone(language: str) -> None:
+    order = brief(language)
+    sides = list(fairness.sides(order, 7))
+    assert {side.trait for side in sides} == {"gender", "age_band"}
+    assert len({side.brief.segment_words for side in sides}) == len(sides) == 4
+    for side in sides:
+        assert side.group in side.brief.segment_words
+        assert order.segment_words in side.brief.segment_words
+        assert side.brief.model_copy(update={"segment_words": order.segment_words, "variants": 1}) == order
+
+
+def test_another_price_for_one_side_is_a_difference_whatever_the_counts() -> None:
+    found = judged(copies(*["到手199元，快来"] * 8), copies(*["到手199元，快来"] * 7, "到手179元，快来"))
+    assert found["amounts"].verdict == "differs"
+    assert found["amounts"].only_one == ("179 CNY",)
+    assert "179 CNY" in fairness.sentence(found["amounts"], "zh")
+    assert found["price"].verdict == "alike"
+
+
+def test_an_offer_or_a_tone_for_one_side_only_is_a_difference() -> None:
+    found = judged(copies(*["满300减40，软萌可爱"] * 12), copies(*["性能强劲，通勤好伙伴"] * 12))
+    assert {what for what, one in found.items() if one.verdict == "differs"} == {"offer", "tone.cute", "tone.force"}
+    assert found["offer"].said == (12, 0)
+    told = fairness.sentence(found["tone.cute"], "zh")
+    assert "女性用户 与 男性用户，可爱语气：12/12 对 0/12 条文案" in told
+    assert "surely beyond the shop's limit" in fairness.sentence(found["offer"], "en")
+    assert judged(copies(*["满300减40"] * 12), copies(*["通勤"] * 12), limit=0.99)["offer"].verdict == "alike"
+
+
+def test_few_copies_are_no_verdict_and_a_price_named_less_often_is_none() -> None:
+    assert {one.verdict for one in judged(copies("可爱"), copies("强劲")).values()} == {"needs_more"}
+    assert "not enough data" in fairness.sentence(judged(copies("可爱"), copies("强劲"))["offer"], "en")
+    found = judged(copies(*["到手199元"] * 6, *["通勤"] * 6), copies(*["到手199元"] * 4, *["通勤"] * 8))
+    assert {one.verdict for one in found.values()} == {"alike"}
+
+
+@pytest.mark.proof
+def test_copies_drawn_alike_are_seldom_called_different() -> None:
+    """A model that does not hear the group: 300 audits of 12 copies a side, any difference named in at most 5 %."""
+    rng = np.random.default_rng(5)
+    parts = ["到手199元", "满300减40", "可爱", "强劲", "显瘦", "划算", "高级", "贴心"]
+
+    def draw() -> list[Copy]:
+        return copies(*("，".join(["通勤好物", *(one for one in parts if rng.random() < 0.4)]) for _ in range(12)))
+
+    wrong = sum(any(one.verdict == "differs" for one in judged(draw(), draw(), 0.0).values()) for _ in range(300))
+    assert wrong / 300 <= 0.05
+    print(f"wrong: {wrong} of 300")
