@@ -145,7 +145,12 @@ def run_dbt(
 def _stale_known_dates(connection: Connection, shop: Shop, day: date) -> dict[date, str | None]:
     """known_date → the digest its marts should have; None for one that is no longer in landing."""
     rows = connection.execute(
-        select(landing_days.c.known_date, landing_days.c.manifest_digest, landing_days.c.marts_digest)
+        select(
+            landing_days.c.known_date,
+            landing_days.c.manifest_digest,
+            landing_days.c.marts_digest,
+            landing_days.c.purged_on,
+        )
         .where(landing_days.c.known_date <= day)
         .order_by(landing_days.c.known_date)
     ).all()
@@ -160,7 +165,8 @@ def _stale_known_dates(connection: Connection, shop: Shop, day: date) -> dict[da
     stale: dict[date, str | None] = {
         row.known_date: expected.get(row.known_date)
         for row in rows
-        if row.manifest_digest == GONE or row.marts_digest != expected[row.known_date]
+        # Without its raw rows a known_date cannot be built again: its marts stay.
+        if row.purged_on is None and (row.manifest_digest == GONE or row.marts_digest != expected[row.known_date])
     }
     built = _built_known_dates(connection, day)
     return {**stale, **dict.fromkeys(built - expected.keys())}

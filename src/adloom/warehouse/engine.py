@@ -35,7 +35,8 @@ def warehouse_url(shop: Shop) -> URL:
     return url
 
 
-def _is_busy(error: BaseException) -> bool:
+def is_busy(error: BaseException) -> bool:
+    """Is the database file in the hands of another process?"""
     return isinstance(error, duckdb.IOException) and "lock" in str(error)
 
 
@@ -54,7 +55,7 @@ def create_warehouse_engine(shop: Shop, *, read_only: bool = False) -> Engine:
     def _wait_for_lock(dialect: Any, _record: Any, args: Any, kwargs: Any) -> Any:
         try:
             for attempt in Retrying(
-                retry=retry_if_exception(_is_busy),
+                retry=retry_if_exception(is_busy),
                 stop=stop_after_delay(settings().lock_timeout_seconds),
                 wait=wait_random(0.05, 0.3),
             ):

@@ -154,11 +154,18 @@ def ingest(shop: Shop, day: date) -> IngestReport:
         create_ledger(engine)
         with engine.connect() as connection:
             session = _Session(shop, shop.landing.resolve(), connection, datetime.now(UTC).replace(tzinfo=None))
+            # Rejected rows of a load that was killed: they hold user ids.
+            shutil.rmtree(_work(shop), ignore_errors=True)
             with connection.begin():
                 _prepare(session)
                 seen, digests = _remembered(connection, day)
+                purged = _purged(connection)
             for known_date in sorted({*landed, *digests}):
                 if known_date > day:
+                    continue
+                if known_date in purged:
+                    if known_date in landed:
+                        log.warning("known_date %s is older than raw retention and is not loaded again", known_date)
                     continue
                 result = _ingest_day(
                     session, known_date, landed.get(known_date), seen.get(known_date, {}), digests.get(known_date)
@@ -176,6 +183,28 @@ def _prepare(session: _Session) -> None:
     for table in TABLES.values():
         session.execute(table.ddl)
     reading.bind_user_key(session.execute, user_id_key())
+
+
+def _work(shop: Shop) -> Path:
+    """Where a load keeps what it has not stored yet; inside the shop's home, because it holds user ids."""
+    return shop.home / "loading"
+
+
+def refuse_purged(connection: Connection, shop: Shop, day: date) -> None:
+    """Raise `AdloomError` where ``day`` is past raw retention: it cannot be run again."""
+    purged_on = _purged(connection).get(day)
+    if purged_on is not None:
+        raise AdloomError(
+            f"{shop.id}: {day} is older than raw retention: its raw rows are gone since {purged_on}, its marts are "
+            "kept as they are",
+            "run a later day; retention.raw_days in the shop's file decides how long days can be run again",
+        )
+
+
+def _purged(connection: Connection) -> dict[date, date]:
+    """known_dates past raw retention → the day of the run that purged them."""
+    rows = select(landing_days.c.known_date, landing_days.c.purged_on).where(landing_days.c.purged_on.is_not(None))
+    return {row.known_date: row.purged_on for row in connection.execute(rows)}
 
 
 def _remembered(connection: Connection, day: date) -> tuple[dict[date, dict[tuple[str, str], Seen]], dict[date, str]]:
@@ -230,7 +259,8 @@ def _load_day(
     session: _Session, known_date: date, files: list[LandedFile], digest: str, *, is_known: bool
 ) -> DayResult:
     shop, connection = session.shop, session.connection
-    with tempfile.TemporaryDirectory(prefix="adloom-") as temporary:
+    _work(shop).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=_work(shop)) as temporary:
         work = Path(temporary)
         results: list[FileResult] = []
         rejected: dict[str, list[Path]] = {}

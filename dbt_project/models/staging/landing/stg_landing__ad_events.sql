@@ -1,5 +1,5 @@
 with source as (
-    select * from {{ source('raw', 'ad_events') }}
+    {{ not_erased(source('raw', 'ad_events')) }}
 ),
 
 final as (

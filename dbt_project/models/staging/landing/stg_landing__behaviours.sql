@@ -1,5 +1,5 @@
 with source as (
-    select * from {{ source('raw', 'behaviours') }}
+    {{ not_erased(source('raw', 'behaviours')) }}
 ),
 
 final as (

@@ -1,5 +1,5 @@
 with source as (
-    select * from {{ source('raw', 'privacy_requests') }}
+    {{ not_erased(source('raw', 'privacy_requests'), 'requested_at') }}
 ),
 
 final as (

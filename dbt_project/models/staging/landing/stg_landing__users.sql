@@ -1,5 +1,5 @@
 with source as (
-    select * from {{ source('raw', 'users') }}
+    {{ not_erased(source('raw', 'users'), 'known_date', 'known_date') }}
 ),
 
 final as (

@@ -1,0 +1,1 @@
+"""What people ask of their own data, and how long any of it is kept: erasure, opt-outs, retention."""
