@@ -176,3 +176,19 @@ def test_the_days_of_a_range_are_whole_local_days(make_shop: object) -> None:
         "logical_date_gte": "2024-03-09T16:00:00+00:00",
         "logical_date_lte": "2024-03-10T15:59:59+00:00",
     }
+
+
+@pytest.mark.parametrize(
+    ("states", "waits"),
+    [
+        ({"report": "success", "approve": "awaiting_input", "record_decision": None}, True),
+        ({"report": "success", "fine_tune": "skipped", "approve": "awaiting_input"}, True),
+        ({"report": "running", "approve": "awaiting_input"}, False),
+        ({"report": None, "approve": "awaiting_input"}, False),
+        ({"report": "success", "approve": "running"}, False),
+        ({"report": "success", "approve": "skipped", "record_decision": "skipped"}, False),
+    ],
+)
+def test_the_demo_ends_when_only_a_person_is_waited_for(states: dict[str, str | None], waits: bool) -> None:
+    instances = [{"task_id": task, "state": state} for task, state in states.items()]
+    assert local_airflow._waits_for_a_person(instances) is waits

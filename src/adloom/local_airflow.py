@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import psutil
@@ -542,8 +543,11 @@ def airflow_command(airflow: Installation, *arguments: str) -> None:
             signal.signal(signal.SIGTERM, handler)
 
 
-def forget_interrupted_runs(airflow: Installation) -> None:
-    """Close what a killed command left open. Only while nothing of this installation runs."""
+def forget_interrupted_runs(airflow: Installation, waiting_of: str | None = None) -> None:
+    """Close what a killed command left open. Only while nothing of this installation runs.
+
+    A run that waits for a person is not interrupted and stays; only those of the DAG ``waiting_of`` are closed too.
+    """
     with _airflow_in_this_process(airflow):
         from airflow.models import DagRun, TaskInstance
         from airflow.models.backfill import Backfill
@@ -551,14 +555,27 @@ def forget_interrupted_runs(airflow: Installation) -> None:
         from sqlalchemy import func, select, update
 
         with create_session() as session:
-            open_runs = select(DagRun.run_id).where(DagRun.state.in_(("queued", "running")))
-            session.execute(
-                update(TaskInstance)
-                .where(TaskInstance.run_id.in_(open_runs), TaskInstance.state.in_(("scheduled", "queued", "running")))
-                .values(state="failed")
-                .execution_options(synchronize_session=False)
+            waiting = (
+                select(TaskInstance.dag_id, TaskInstance.run_id)
+                .where(TaskInstance.state == "awaiting_input", TaskInstance.dag_id != (waiting_of or ""))
+                .distinct()
             )
-            session.execute(update(DagRun).where(DagRun.state.in_(("queued", "running"))).values(state="failed"))
+            kept = {tuple(row) for row in session.execute(waiting)}
+            found = session.execute(
+                select(DagRun.dag_id, DagRun.run_id).where(DagRun.state.in_(("queued", "running")))
+            ).all()
+            for dag_id, run_id in (row for row in found if tuple(row) not in kept):
+                unfinished = ("scheduled", "queued", "running", "awaiting_input")
+                session.execute(
+                    update(TaskInstance)
+                    .where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id)
+                    .where(TaskInstance.state.in_(unfinished))
+                    .values(state="failed")
+                    .execution_options(synchronize_session=False)
+                )
+                session.execute(
+                    update(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id).values(state="failed")
+                )
             session.execute(update(Backfill).where(Backfill.completed_at.is_(None)).values(completed_at=func.now()))
 
 
@@ -632,6 +649,8 @@ def demo(airflow: Installation, shop_id: str, first: date, last: date, *, with_c
         create_backfill(airflow, shop, first, last)
         if writing is not None:
             create_backfill(airflow, writing, _last_days(CREATIVES_DAYS)[0], CREATIVES_LAST, begin=False)
+            # The day is written anew and asked about again: what an earlier demo left waiting would be asked twice.
+            forget_interrupted_runs(airflow, waiting_of=f"creatives_daily__{writing.id}")
             # Its runs come from the strategy's event; while it was paused, the event would pass unheard.
             airflow_command(airflow, "dags", "unpause", f"creatives_daily__{writing.id}", "--yes")
 
@@ -640,13 +659,13 @@ def demo(airflow: Installation, shop_id: str, first: date, last: date, *, with_c
         with _bars() as progress:
             follow(airflow, shop, first, last, _show(progress, shop, days))
         _print_result(shop, last, began)
-        if writing is not None:
-            _demo_creatives(airflow, writing)
+        waiting = None if writing is None else _demo_creatives(airflow, writing)
     if writing is not None:
         from adloom import pipeline
 
         console.print()
         console.print(pipeline.copies_table(writing.id, CREATIVES_LAST), markup=False)
+        _print_decisions(airflow, writing, waiting)
         console.print(
             f"\nsimulated: shop, items and offers above are invented\nreport: {shop.published / 'report.html'}\n"
             f"report: {writing.published / 'report.html'}\n{time.monotonic() - began:.0f} s",
@@ -666,8 +685,23 @@ def _print_result(shop: Shop, day: date, began: float) -> None:
     console.print(f"\nreport: {shop.published / 'report.html'}\n{time.monotonic() - began:.0f} s")
 
 
-def _demo_creatives(airflow: Installation, shop: Shop) -> None:
-    """Simulate the days, run them, and wait for the copy of the newest one: its run comes from the strategy's event."""
+def _print_decisions(airflow: Installation, shop: Shop, waiting: str | None) -> None:
+    """Which creatives are blocked and why, how many are published, and where a person answers about the others."""
+    from adloom import pipeline
+
+    day = CREATIVES_LAST
+    console.print(f"\n{pipeline.blocked_table(shop.id, day)}\n\n{pipeline.settled(shop.id, day)}", markup=False)
+    console.print(f"plan for {day + timedelta(days=1)}: {shop.published / 'plans'}", markup=False)
+    if waiting is not None:
+        page = f"{airflow.url}/dags/creatives_daily__{shop.id}/runs/{quote(waiting)}/tasks/approve/required_actions"
+        console.print(f"a person is waited for: `make up`, then {page}", markup=False)
+
+
+def _demo_creatives(airflow: Installation, shop: Shop) -> str | None:
+    """Simulate the days, run them, and follow the newest one's creatives: their run comes from the strategy's event.
+
+    Returns the id of that run if it waits for a person.
+    """
     from adloom import pipeline
 
     days = _last_days(CREATIVES_DAYS)
@@ -683,7 +717,7 @@ def _demo_creatives(airflow: Installation, shop: Shop) -> None:
     with _bars() as progress:
         follow(airflow, shop, days[0], CREATIVES_LAST, _show(progress, shop, days))
         console.print(f"{len(days)} days after {time.monotonic() - began:.0f} s; now briefs, training, copies")
-        follow_creatives(airflow, shop, CREATIVES_LAST, before, progress)
+        return follow_creatives(airflow, shop, CREATIVES_LAST, before, progress)
 
 
 def creatives_runs(airflow: Installation, shop: Shop, day: date) -> set[str]:
@@ -700,10 +734,11 @@ def _creatives_runs(client: Client, shop: Shop, day: date) -> list[dict[str, Any
 
 def follow_creatives(
     airflow: Installation, shop: Shop, day: date, before: set[str], progress: Progress, *, patience_seconds: float = 120
-) -> None:
+) -> str | None:
     """Wait until the run of ``creatives_daily`` for ``day`` that is not among ``before`` has come and succeeded.
 
-    Raises `AdloomError` with the first failed task and its message, or when no run comes in time.
+    A run in which nothing is left to do but to wait for a person is not waited for: its id is returned. Raises
+    `AdloomError` with the first failed task and its message, or when no run comes in time.
     """
     bar, plain = progress.add_task("waiting", total=None), not progress.console.is_terminal
     deadline, told = time.monotonic() + patience_seconds, set[str]()
@@ -725,7 +760,9 @@ def follow_creatives(
                 now = next((one["task_id"] for one in found if one["state"] == "running"), "…")
                 progress.update(bar, total=len(found), completed=done, description=f"{day} {now}".ljust(28))
                 if run["state"] == "success":
-                    return
+                    return None
+                if _waits_for_a_person(found):
+                    return str(run["dag_run_id"])
                 if run["state"] == "failed":
                     raise AdloomError(
                         f"the run of creatives_daily__{shop.id} failed without a failed task",
@@ -738,6 +775,14 @@ def follow_creatives(
                 )
             _require_processes(airflow)
             time.sleep(0.5)
+
+
+def _waits_for_a_person(instances: list[dict[str, Any]]) -> bool:
+    """Is a task waiting, and has everything come to its end that does not come after it?"""
+    after_the_answer = {"approve", "record_decision", "publish_approved", "report_approved"}
+    others = {one["state"] for one in instances if one["task_id"] not in after_the_answer}
+    is_asked = any(one["task_id"] == "approve" and one["state"] == "awaiting_input" for one in instances)
+    return is_asked and others <= {"success", "skipped"}
 
 
 def _bars() -> Progress:

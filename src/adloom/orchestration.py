@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 TAGS = {
     "behaviour": "reads what people did and adjusts the strategy",
     "creatives": "writes ad copy from the day's strategy",
+    "privacy": "does what people ask of their own data, and forgets in time",
     "broken": "the shop's file must be mended before anything can run",
     "simulated": "made by a simulator, not by a shop",
 }
@@ -47,6 +48,11 @@ def warehouse_pool(shop_id: str) -> str:
 def strategy_asset(shop_id: str) -> str:
     """Name of the asset that says a day's strategy is published; its partition key is the day."""
     return f"strategy__{shop_id}"
+
+
+def plan_asset(shop_id: str) -> str:
+    """Name of the asset that says a plan with new creatives is published; its partition key is the run's day."""
+    return f"plan__{shop_id}"
 
 
 def gpu_task() -> dict[str, Any]:

@@ -32,10 +32,22 @@ TASKS = {
     "plan_shards": {"select_pairs", "record_model"},
     "generate_copy": {"plan_shards"},
     "record_creatives": {"plan_shards", "generate_copy"},
-    "check_creatives": {"record_creatives"},
-    "report": {"check_creatives"},
+    "plan_images": {"record_creatives"},
+    "generate_images": {"plan_images"},
+    "compose": {"plan_images", "generate_images"},
+    "record_images": {"plan_images", "compose"},
+    "check_creatives": {"record_images"},
+    "settle_approvals": {"check_creatives"},
+    "publish_plan": {"settle_approvals"},
+    "report": {"publish_plan"},
+    "approve": {"settle_approvals"},
+    "record_decision": {"settle_approvals", "approve"},
+    "publish_approved": {"publish_plan", "record_decision"},
+    "report_approved": {"publish_approved"},
 }
-GPU = {"fine_tune", "generate_copy"}
+GPU = {"fine_tune", "generate_copy", "generate_images"}
+FILES_ONLY = {"compose", "approve"}
+AFTER_A_PERSON = {"approve", "record_decision", "publish_approved", "report_approved"}
 
 
 def _dag(dag_bag: Callable[[], Any], shop: Shop) -> Any:
@@ -60,11 +72,12 @@ def test_only_tasks_that_leave_the_warehouse_alone_are_outside_its_pool(
     assert {task.task_id: task.upstream_task_ids for task in dag.tasks} == TASKS
     assert dag.tags == {"creatives", "simulated"}
     assert dag.tags <= set(TAGS)
-    assert dag.max_active_runs == 1
+    assert dag.max_active_runs > 1, "a day that waits for a person must not keep the next one from being written"
     assert [line for line in DOC_SECTIONS if f"**{line}.**" not in dag.doc_md] == []
     for task in dag.tasks:
         is_gpu = task.task_id in GPU
-        assert task.pool == (GPU_POOL if is_gpu else warehouse_pool(shop.id))
+        outside = GPU_POOL if is_gpu else "default_pool"
+        assert task.pool == (outside if is_gpu or task.task_id in FILES_ONLY else warehouse_pool(shop.id))
         assert task.queue == ("gpu" if is_gpu else "default")
         assert task.executor is None
 
@@ -91,10 +104,19 @@ def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     def recorder(name: str, answer: Any) -> Callable[..., Any]:
         return lambda *arguments: (called.append(name), answer)[1]
 
-    answers = {"plan_copy": ["shard-00000", "shard-00001"], "publish_creatives": tmp_path, "record_model": "m"}
-    for name in ("write_briefs", "select_pairs", "record_model", "plan_copy", "record_creatives", "check"):
+    answers = {
+        "plan_copy": ["shard-00000", "shard-00001"],
+        "plan_images": ["images-00000"],
+        "publish_approved": tmp_path,
+        "publish_creatives": tmp_path,
+        "record_model": "m",
+        "record_decision": "1 approved, 1 rejected",
+    }
+    for name in (
+        *("write_briefs", "select_pairs", "record_model", "plan_copy", "record_creatives", "plan_images"),
+        *("record_images", "check", "settle_approvals", "record_decision", "publish_approved", "publish_creatives"),
+    ):
         monkeypatch.setattr(pipeline, name, recorder(name, answers.get(name)))
-    monkeypatch.setattr(pipeline, "publish_creatives", recorder("publish_creatives", tmp_path))
     monkeypatch.setattr(pipeline, "is_newest", lambda shop_id, day: True)
     monkeypatch.setattr(pipeline, "reason_to_skip_training", lambda shop_id, day: None)
     return called
@@ -118,10 +140,14 @@ def test_a_training_that_is_not_worth_it_does_not_keep_the_day_from_being_writte
     run = dag.test(run_conf={"day": str(DAY)})
     assert run.state == "success"
     states = _states(run)
-    assert {name for name, found in states.items() if found == {"skipped"}} == {"fine_tune", "record_model"}
+    skipped = {name for name, found in states.items() if found == {"skipped"}}
+    assert skipped == {"fine_tune", "record_model", "generate_images", *AFTER_A_PERSON}
     assert steps[:3] == ["write_briefs", "select_pairs", "plan_copy"]
     assert sorted(steps[3:5]) == ["generate-copy shard-00000", "generate-copy shard-00001"]
-    assert steps[5:] == ["record_creatives", "check", "publish_creatives"]
+    assert steps[5:] == [
+        *("record_creatives", "plan_images", "compose images-00000", "record_images", "check"),
+        *("settle_approvals", "publish_approved", "publish_creatives"),
+    ]
 
 
 @pytest.mark.parametrize("asked", [None, False])
@@ -157,6 +183,112 @@ def test_the_strategys_event_says_whether_its_day_is_the_newest(
     reason = module._reason_to_skip(shop, DAY, None)
     assert (f"{DAY} is not the newest day" in (reason or "")) is skipped
     assert module._reason_to_skip(shop, DAY, True) is None
+
+
+# --- a person is asked ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(make_shop: Any, tmp_path: Path) -> tuple[Shop, Path]:
+    """A shop and the file that puts two of its creatives before a person."""
+    from adloom.publishing import approving
+
+    shop: Shop = make_shop()
+    labels, hashes = {"c1": "1 · Tea", "c2": "2 · Best tea"}, {"c1": "h1", "c2": "h2"}
+    return shop, approving.write_asked(shop, approving.Asked(DAY, "2 creatives wait", "| no. |", labels, hashes))
+
+
+def _run_and_answer(
+    dag: Any, steps: list[str], monkeypatch: pytest.MonkeyPatch, answered: dict[str, Any]
+) -> tuple[Any, list[Any], list[Any]]:
+    """Run the DAG with somebody at hand who answers; (run, what the form held, what was recorded)."""
+    from datetime import UTC, datetime
+
+    from airflow.providers.standard.operators.hitl import HITLOperator
+
+    from adloom import pipeline
+
+    forms: list[Any] = []
+    recorded: list[Any] = []
+
+    def answer_at_once(self: Any, context: Any) -> Any:
+        # What the form would be made of is checked by Airflow's own code; what waits is left out.
+        forms.append((self.subject, self.body, self.serialized_params, self.defaults, self.response_timeout))
+        event = {"responded_at": datetime(2025, 11, 12, 9, tzinfo=UTC), "responded_by_user": {"id": "1", "name": "Li"}}
+        return self.execute_complete(context, event | answered)
+
+    monkeypatch.setattr(HITLOperator, "execute", answer_at_once)
+    monkeypatch.setattr(
+        pipeline,
+        "record_decision",
+        lambda shop_id, day, path, said: (steps.append("record_decision"), recorded.append((day, path, said)), "done")[
+            -1
+        ],
+    )
+    return dag.test(run_conf={"day": str(DAY)}), forms, recorded
+
+
+@pytest.mark.usefixtures("metadata_database")
+def test_what_waits_is_put_before_a_person_and_the_answer_is_published(
+    asked: tuple[Shop, Path], dag_bag: Callable[[], Any], steps: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adloom import pipeline
+
+    shop, path = asked
+    dag = _dag(dag_bag, shop)
+    _record_commands(dag, steps, monkeypatch)
+    monkeypatch.setattr(pipeline, "settle_approvals", lambda shop_id, day: path)
+    answered = {"chosen_options": ["Approve"], "params_input": {"drop": ["c2"], "reason": " too loud "}}
+    run, forms, recorded = _run_and_answer(dag, steps, monkeypatch, answered)
+    assert run.state == "success"
+    assert {name: _states(run)[name] for name in AFTER_A_PERSON} == {name: {"success"} for name in AFTER_A_PERSON}
+    (subject, body, fields, defaults, patience) = forms[0]
+    assert (subject, body, defaults) == ("2 creatives wait", "| no. |", ["Reject"])
+    assert patience.total_seconds() == shop.approval_hours * 3600
+    assert fields["drop"]["schema"]["examples"] == ["c1", "c2"]
+    assert fields["drop"]["schema"]["values_display"]["c2"] == "2 · Best tea"
+    ((day, shown, said),) = recorded
+    assert (day, shown) == (DAY, path)
+    assert (said.is_approval, said.dropped, said.by, said.reason) == (True, ("c2",), "Li", "too loud")
+    # What nobody need be asked about was published before; afterwards the plan and the report are made once more.
+    assert steps.count("publish_approved") == steps.count("publish_creatives") == 2
+    assert steps.index("publish_approved") < steps.index("record_decision")
+
+
+@pytest.mark.usefixtures("metadata_database")
+@pytest.mark.parametrize("by", [{"id": "1", "name": "Li"}, None], ids=["rejected", "nobody answered"])
+def test_a_rejection_is_an_outcome_and_keeps_its_reason(
+    by: dict[str, str] | None,
+    asked: tuple[Shop, Path],
+    dag_bag: Callable[[], Any],
+    steps: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from adloom import pipeline
+
+    shop, path = asked
+    dag = _dag(dag_bag, shop)
+    _record_commands(dag, steps, monkeypatch)
+    monkeypatch.setattr(pipeline, "settle_approvals", lambda shop_id, day: path)
+    reason = "the tone is wrong" if by else None
+    answered = {"chosen_options": ["Reject"], "params_input": {"drop": [], "reason": reason}, "responded_by_user": by}
+    run, _, recorded = _run_and_answer(dag, steps, monkeypatch, answered)
+    assert run.state == "success"
+    ((_, _, said),) = recorded
+    assert (said.is_approval, said.by) == (False, "Li" if by else None)
+    assert said.reason == (reason or "nobody answered within 20 hours")
+
+
+def test_a_backfill_waits_for_nobody(asked: tuple[Shop, Path], dag_bag: Callable[[], Any]) -> None:
+    from types import SimpleNamespace
+
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    shop, path = asked
+    task = _dag(dag_bag, shop).task_dict["approve"]
+    task.asked = str(path)
+    with pytest.raises(AirflowSkipException, match="a backfill waits for nobody"):
+        task.execute({"dag_run": SimpleNamespace(run_type="backfill")})
 
 
 # --- GPU work: files only, killed and gone on with ------------------------------------------------------------------
@@ -336,7 +468,9 @@ def test_a_day_of_the_simulated_shop_ends_in_the_report(
     dag = _dag(dag_bag, shop)
     run = dag.test(run_conf={"day": str(DAY)})
     assert run.state == "success"
-    assert _states(run) == {name: {"success"} for name in TASKS}
+    # Nothing can be used, so there is nothing to draw, to ask about or to publish: the plan that is live stays.
+    skipped = {"generate_images", "compose", *AFTER_A_PERSON}
+    assert _states(run) == {name: {"skipped" if name in skipped else "success"} for name in TASKS}
     with warehouse(shop) as engine, engine.connect() as connection:
         creatives = connection.execute(select(ledger.creatives)).all()
         model = connection.execute(select(ledger.models)).one()

@@ -101,7 +101,7 @@ SMUGGLED = (
         ("update adloom.approvals set decision = 'rejected' where creative_id = 'b'", "not approved: b"),
         ("update adloom.approvals set decision = 'APPROVED' where creative_id = 'b'", "not approved: b"),
         (
-            "insert into adloom.approvals values ('c', 'h', 'rejected', 'person', '2024-05-01', null, null)",
+            "insert into adloom.approvals values ('c', 'h', 'rejected', 'person', '2024-05-01', null, null, null)",
             "not approved: c",
         ),
         ("update adloom.approvals set decided_on = '2024-05-01' where creative_id = 'b'", "not approved: b"),
@@ -150,7 +150,9 @@ def test_even_a_plan_with_a_fitting_digest_is_checked(
 def test_a_rejection_takes_effect_when_the_day_is_adjusted_again(planned: Any) -> None:
     adjust(planned.shop, planned.day(7))
     first = publish(planned.shop, planned.day(7))
-    planned.execute("insert into adloom.approvals values ('c', 'h', 'rejected', 'person', '2024-05-01', null, null)")
+    planned.execute(
+        "insert into adloom.approvals values ('c', 'h', 'rejected', 'person', '2024-05-01', null, null, null)"
+    )
     adjust(planned.shop, planned.day(7))
     second: Path = publish(planned.shop, planned.day(7))
     assert second != first

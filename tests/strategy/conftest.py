@@ -23,8 +23,8 @@ MARTS = (
     "campaign_id text, impression_date date, click_date date, conversion_lag_days bigint, known_date date, "
     "impressions bigint, clicks bigint, conversions bigint)",
     "create table marts.dim_creatives (creative_id text, campaign_id text, known_date date)",
-    "create table marts.fct_impressions (impression_id text, impression_date date, impression_known_date date, "
-    "is_valid boolean, user_hash text, creative_id text, segment_id text, campaign_id text, policy_id text, "
+    "create table marts.fct_impressions (impression_id text, impression_at timestamp, impression_date date, "
+    "impression_known_date date, is_valid boolean, user_hash text, creative_id text, segment_id text, campaign_id text, policy_id text, "
     "placement text, propensity double, click_known_date date)",
 )
 

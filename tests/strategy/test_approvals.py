@@ -56,7 +56,7 @@ def test_the_latest_word_of_a_person_counts(
     marts = make_marts()
     for number, (decision, origin, decided_on) in enumerate(decisions):
         marts.execute(
-            "insert into adloom.approvals values ('a', $hash, $decision, $origin, $day, null, null)",
+            "insert into adloom.approvals values ('a', $hash, $decision, $origin, $day, null, null, null)",
             hash=f"h{number}",
             decision=decision,
             origin=origin,

@@ -125,7 +125,9 @@ def test_the_decision_depends_neither_on_order_nor_on_what_is_known_later(make_m
     # From the day on creative b is the better one by far: seen then, the change would pass.
     for day in days[2:]:
         marts.served(day, EVEN, {"a": 0.02, "b": 0.3}, 4000)
-    marts.execute("insert into adloom.approvals values ('b', 'h', 'rejected', 'person', '2024-03-07', 'Li', 'claim')")
+    marts.execute(
+        "insert into adloom.approvals values ('b', 'h', 'rejected', 'person', '2024-03-07', 'Li', 'claim', null)"
+    )
     for day in (days[3], days[0], days[2], days[1]):
         adjust(marts.shop, day)
     stored = {name: marts.table(name) for name in STORED}

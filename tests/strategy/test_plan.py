@@ -176,7 +176,9 @@ def test_days_whose_clicks_are_still_arriving_are_left_out(make_marts: Callable[
 def test_a_rejected_creative_is_in_no_plan_and_named(make_marts: Callable[..., Any]) -> None:
     marts = make_marts()
     week(marts)
-    marts.execute("insert into adloom.approvals values ('c', 'h', 'rejected', 'person', '2024-03-05', 'Li', 'claim')")
+    marts.execute(
+        "insert into adloom.approvals values ('c', 'h', 'rejected', 'person', '2024-03-05', 'Li', 'claim', null)"
+    )
     summary = adjust(marts.shop, day(7))
     assert summary.left_out == ("c",)
     assert "left out, not approved: c" in str(summary)

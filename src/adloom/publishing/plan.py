@@ -1,8 +1,9 @@
 """Hand a day's plan to the ad server: files that appear whole or not at all, behind the last door.
 
-``published/plans/<valid_from>/<version>/plan.{json,parquet}`` hold a plan; ``published/plans/CURRENT.json`` names the
+``published/plans/<valid_from>/<version>/`` holds a plan: ``plan.json`` (described by ``plan.schema.json``),
+``plan.parquet`` and ``audience.parquet``, which only their owner may read; ``published/plans/CURRENT.json`` names the
 live one and is swapped last. What goes out is what was decided (its digest is checked), sums to 1, keeps the floor, and
-shows approved creatives only, whatever was approved when the plan was made.
+shows approved creatives only, as they were when they were approved, whatever held when the plan was made.
 """
 
 from __future__ import annotations
@@ -13,17 +14,22 @@ import math
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, inspect, select, text
 
+from adloom.creative import ALL, NOT_PERSONALISED, Copy
 from adloom.errors import GateFailed
+from adloom.publishing import audience, labels
+from adloom.publishing.content import changed_files, files_of
 from adloom.shop import Shop
 from adloom.strategy import approvals, holdout
 from adloom.strategy.allocation import UNITS, floor_share
+from adloom.strategy.blocks import blocked_on, known_blocks
 from adloom.strategy.plan import PRODUCER, content_digest
 from adloom.warehouse import ledger
 from adloom.warehouse.engine import warehouse
@@ -31,51 +37,86 @@ from adloom.warehouse.engine import warehouse
 log = logging.getLogger(__name__)
 
 COLUMNS = ("policy_id", "segment_id", "placement", "creative_id", "share", "share_before", "sentence")
-CURRENT = "CURRENT.json"
+CURRENT, SCHEMA_FILE = "CURRENT.json", Path(__file__).with_name("plan.schema.json")
+FORMAT = 2
+"""Of ``plan.json``; raised when a reader of the one before could misread it."""
 
 
-def publish(shop: Shop, day: date) -> Path:
-    """Publish the plan of ``day`` and return its folder; on a day without a plan what is live stays.
+def publish(shop: Shop, day: date, producer: str = PRODUCER) -> Path:
+    """Publish the plan that ``producer`` made on ``day`` and return its folder; without one, what is live stays.
 
     Without a plan the folder of all plans is returned. May be run again at any time. Raises `GateFailed` where the
     stored plan is not what was decided or shows a creative that is not approved; the live plan then stays.
     """
-    plans, allocations = ledger.plans, ledger.allocations
+    plans = ledger.plans
     root = shop.published / "plans"
     root.mkdir(parents=True, exist_ok=True)
     with warehouse(shop, read_only=True) as engine, engine.connect() as connection:
         plan = connection.execute(
-            select(plans).where(plans.c.day == day, plans.c.produced_by == PRODUCER)
+            select(plans).where(plans.c.day == day, plans.c.produced_by == producer)
         ).one_or_none()
         if plan is None:
-            log.info("%s: no plan was made on %s; the live plan stays", shop.id, day)
+            log.info("%s: %s made no plan on %s; the live plan stays", shop.id, producer, day)
             return root
-        rows = connection.execute(
-            select(*(allocations.c[name] for name in COLUMNS))
-            .where(allocations.c.plan_id == plan.plan_id)
-            .order_by(*(allocations.c[name] for name in COLUMNS[:4]))
-        ).all()
-        _check(connection, shop, day, plan, rows)
+        rows = _allocations(connection, plan)
+        _check(connection, shop, plan, rows)
+        document = _document(connection, shop, plan, rows)
+        served = audience.audience(connection, shop, day)
+        folder = _folder(root, plan)
         ordered = connection.execute(select(plans).order_by(plans.c.valid_from, plans.c.version)).all()
-    folder = _folder(root, plan)
-    _write(folder, shop, plan, rows)
-    live = [row for row in ordered if _folder(root, row).is_dir()][-1]
+        there = [row for row in ordered if _folder(root, row) == folder or _folder(root, row).is_dir()]
+        live = next(row for row in reversed(there) if row.version == plan.version or _may_stay(connection, row))
+    _write(folder, document, rows, served)
     _swap_current(root, live)
+    audience.forget_superseded(root, (_folder(root, row) for row in there[max(0, there.index(live) - 1) :]))
     log.info("%s: plan %s is published; live from %s: %s", shop.id, plan.version, live.valid_from, live.version)
     return folder
+
+
+def _allocations(connection: Connection, plan: Row[Any]) -> Sequence[Row[Any]]:
+    allocations = ledger.allocations
+    return connection.execute(
+        select(*(allocations.c[name] for name in COLUMNS))
+        .where(allocations.c.plan_id == plan.plan_id)
+        .order_by(*(allocations.c[name] for name in COLUMNS[:4]))
+    ).all()
+
+
+def _may_stay(connection: Connection, plan: Row[Any]) -> bool:
+    """A plan that shows what was taken out since must not stay live; the one before it does, if it may."""
+    refused = approvals.unapproved(connection, plan.day, (row.creative_id for row in _allocations(connection, plan)))
+    if refused:
+        log.warning("plan %s cannot be live any more: %s", plan.version, _listed(refused))
+    return not refused
 
 
 def _folder(root: Path, plan: Row[Any]) -> Path:
     return root / plan.valid_from.isoformat() / plan.version
 
 
-def _check(connection: Connection, shop: Shop, day: date, plan: Row[Any], rows: Sequence[Row[Any]]) -> None:
-    """The last door; reads the rows as they are stored now."""
+def _check(connection: Connection, shop: Shop, plan: Row[Any], rows: Sequence[Row[Any]]) -> None:
+    """The last door; reads the rows, and the files they lead to, as they are now."""
     name = f"plan {plan.version} of {shop.id}"
-    again = f"run `adloom adjust --shop {shop.id} --day {day}` to make it again from the facts"
-    refused = approvals.unapproved(connection, day, (row.creative_id for row in rows))
+    command = "adjust" if plan.produced_by == PRODUCER else "publish-approved"
+    again = f"run `adloom {command} --shop {shop.id} --day {plan.day}` to make it again from the facts"
+    shown = {row.creative_id for row in rows}
+    refused = approvals.unapproved(connection, plan.day, shown)
     if refused:
-        raise GateFailed(f"{name} shows creatives that are not approved: {', '.join(refused)}", again)
+        raise GateFailed(f"{name} shows creatives that are not approved: {_listed(refused)}", again)
+    changed = [path for files in files_of(connection, shown).values() for path in changed_files(shop, files)]
+    if changed:
+        raise GateFailed(
+            f"{name} shows files that are not what was approved: {', '.join(changed[:5])}",
+            f"run `adloom compose --shop {shop.id} --day …` for the day they were made, and ask for approval again",
+        )
+    blocked = blocked_on(known_blocks(connection, plan.day), plan.day)
+    if kept_out := sorted({(row.placement, row.creative_id) for row in rows} & blocked):
+        placement, creative_id = kept_out[0]
+        raise GateFailed(f"{name} shows {creative_id} in {placement}, where fairness blocks it", again)
+    decisions = approvals.Decisions(connection)
+    for row in rows:
+        if row.segment_id == NOT_PERSONALISED and not decisions.fits(row.segment_id, row.creative_id):
+            raise GateFailed(f"{name} shows {row.creative_id} to users who are not personalised", again)
     if content_digest(dict(row._mapping) for row in rows) != plan.content_digest:
         raise GateFailed(f"{name} is not what was decided: its stored shares were changed", again)
     groups: dict[tuple[str, str, str], list[float]] = defaultdict(list)
@@ -90,40 +131,70 @@ def _check(connection: Connection, shop: Shop, day: date, plan: Row[Any], rows: 
             raise GateFailed(f"{where}: the least share is {min(shares):.6f}, below the floor {floor:.6f}", again)
 
 
-def _write(folder: Path, shop: Shop, plan: Row[Any], rows: Sequence[Row[Any]]) -> None:
-    """Write the plan beside its place, then rename it in; an identical plan that is there already is left alone."""
+def _listed(refused: Mapping[str, str], most: int = 5) -> str:
+    named = [f"{creative_id} ({reason})" for creative_id, reason in list(refused.items())[:most]]
+    return ", ".join(named) + (f" and {len(refused) - most} more" if len(refused) > most else "")
+
+
+def _write(
+    folder: Path, document: Mapping[str, Any], rows: Sequence[Row[Any]], served: Sequence[tuple[str, str, bool, bool]]
+) -> None:
+    """Write the plan beside its place, then rename it in.
+
+    A version that is there already holds the same shares: of its files only those that differ are swapped, one by one,
+    so that whoever reads it meanwhile finds every file whole.
+    """
     import pyarrow as pa
     from pyarrow import parquet
 
+    _validate(document)
     fresh = folder.with_name(f".{folder.name}.new")
-    old = folder.with_name(f".{folder.name}.old")
-    for left_over in (fresh, old):
+    for left_over in (fresh, folder.with_name(f".{folder.name}.old")):
         shutil.rmtree(left_over, ignore_errors=True)
-    fresh.mkdir(parents=True)
+    fresh.mkdir(parents=True, mode=0o700)
     columns = {name: [getattr(row, name) for row in rows] for name in COLUMNS}
-    schema = pa.schema([(name, pa.float64() if name.startswith("share") else pa.string()) for name in COLUMNS])
+    hashes = {one: ours["content_hash"] for one, ours in document["creatives"].items()}
+    columns["content_hash"] = [hashes.get(row.creative_id, approvals.MADE_ELSEWHERE) for row in rows]
+    schema = pa.schema([(name, pa.float64() if name.startswith("share") else pa.string()) for name in columns])
     parquet.write_table(pa.table(columns, schema=schema), fresh / "plan.parquet")
-    text = json.dumps(_document(shop, plan, rows), ensure_ascii=False, indent=1)
-    (fresh / "plan.json").write_text(text + "\n", encoding="utf-8")
-    if folder.is_dir():
-        if all(
-            (folder / made.name).is_file() and (folder / made.name).read_bytes() == made.read_bytes()
-            for made in fresh.iterdir()
-        ):
-            shutil.rmtree(fresh)
-            return
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    content = json.dumps(document, ensure_ascii=False, indent=1)
+    (fresh / "plan.json").write_text(content + "\n", encoding="utf-8")
+    audience.write(fresh / audience.FILE, served)
+    if not folder.is_dir():
+        fresh.rename(folder)
+        return
+    for made in sorted(fresh.iterdir()):
+        there = folder / made.name
+        if not (there.is_file() and there.read_bytes() == made.read_bytes()):
+            os.replace(made, there)
+    shutil.rmtree(fresh)
 
 
-def _document(shop: Shop, plan: Row[Any], rows: Sequence[Row[Any]]) -> dict[str, Any]:
+def _validate(document: Mapping[str, Any]) -> None:
+    from jsonschema import Draft202012Validator
+
+    error = next(iter(Draft202012Validator(schema()).iter_errors(document)), None)
+    if error is not None:
+        where = "/".join(map(str, error.absolute_path)) or "the document"
+        raise GateFailed(f"plan.json would not be what plan.schema.json promises: {where}: {error.message}")
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The JSON Schema of ``plan.json``."""
+    found: dict[str, Any] = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+    return found
+
+
+def _document(connection: Connection, shop: Shop, plan: Row[Any], rows: Sequence[Row[Any]]) -> dict[str, Any]:
     """The plan as an ad server reads it: policy → segment → placement → creative → share (tomorrow's propensity)."""
     policies: dict[str, Any] = {}
     for row in rows:
         segments = policies.setdefault(row.policy_id, {})
         segments.setdefault(row.segment_id, {}).setdefault(row.placement, {})[row.creative_id] = row.share
+    ours = _ours(connection, {row.creative_id for row in rows})
     return {
+        "format": FORMAT,
         "shop": shop.id,
         "plan_id": plan.plan_id,
         "version": plan.version,
@@ -139,8 +210,63 @@ def _document(shop: Shop, plan: Row[Any], rows: Sequence[Row[Any]]) -> dict[str,
             "unit": "user_hash, else impression_id",
             "rule": "first 8 bytes of SHA-256(salt + unit), big-endian, / 2^64 < share",
         },
+        "audience": {
+            "file": audience.FILE,
+            "stranger": audience.served_as_stranger(shop),
+            "fallback": {"personalised": [ALL, NOT_PERSONALISED], "not_personalised": []},
+        },
+        "limits": {
+            "frequency_cap_per_day": shop.frequency_cap_per_day,
+            "daily_budget": shop.daily_budget,
+            "campaign_budgets": _campaign_budgets(connection, plan.day, {one["campaign_id"] for one in ours.values()}),
+        },
+        "creatives": ours,
         "policies": policies,
     }
+
+
+def _ours(connection: Connection, shown: set[str]) -> dict[str, dict[str, Any]]:
+    """creative_id → what is to be shown, of those that were made here; the others the ad server knows itself."""
+    contents = approvals.contents(connection)
+    files = files_of(connection, shown)
+    creatives = ledger.creatives
+    found = {}
+    for row in connection.execute(select(creatives).order_by(creatives.c.creative_id)):
+        if row.creative_id not in shown or row.creative_id not in contents:
+            continue
+        copy = Copy(
+            headline=row.headline,
+            body=row.body,
+            call_to_action=row.call_to_action,
+            hashtags=tuple(json.loads(row.hashtags or "[]")),
+        )
+        found[row.creative_id] = {
+            "content_hash": contents[row.creative_id].content_hash,
+            "channel": row.channel,
+            "language": row.language,
+            "personalised": contents[row.creative_id].is_personalised,
+            "item_id": row.item_id,
+            "campaign_id": row.campaign_id,
+            **copy.model_dump(mode="json"),
+            "ai_label": labels.text_label(row.language),
+            "text": labels.labelled_text(copy, row.language),
+            "files": [
+                {name: getattr(file, name) for name in ("format", "kind", "path", "digest", "width", "height")}
+                for file in files.get(row.creative_id, ())
+            ],
+        }
+    return found
+
+
+def _campaign_budgets(connection: Connection, day: date, campaigns: set[str | None]) -> dict[str, float]:
+    """campaign_id → its budget as known by ``day``, as the shop states it; campaigns without one are left out."""
+    if not campaigns - {None} or not inspect(connection).has_table("stg_landing__campaigns", schema="staging"):
+        return {}
+    stated = text(
+        "select campaign_id, budget from staging.stg_landing__campaigns where known_date <= :day order by known_date"
+    )
+    latest = {row[0]: row[1] for row in connection.execute(stated, {"day": day}) if row[0] in campaigns}
+    return {one: float(budget) for one, budget in sorted(latest.items()) if budget is not None}
 
 
 def _swap_current(root: Path, plan: Row[Any]) -> None:

@@ -1,27 +1,207 @@
-"""Which creatives may be shown: what people decided, and what was running before anyone was asked."""
+"""Which creatives may be shown: what was decided about what they are now, and what was running before anyone was asked.
+
+A creative of ours is what a reader sees of it: its copy and its pictures. An approval holds for exactly that content
+(`creative.content_hash`); when the content changes it is gone. Neither is an approval enough: what a review blocks,
+somebody asked to forget, or was offered for other days is not shown, whoever approved it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import date, timedelta
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, and_, select, text
+from sqlalchemy import Connection, Row, and_, select, text
 
+from adloom.creative import ALL, NOT_PERSONALISED, content_hash
 from adloom.warehouse import ledger
 
 MADE_ELSEWHERE = ""
 """Hash of a creative that came from outside: there is no content of ours to hash."""
+PERSON, POLICY, TIMEOUT, EXTERNAL = "person", "policy", "timeout", "external"
+APPROVED, REJECTED = "approved", "rejected"
+_WEIGHT = {PERSON: 2, TIMEOUT: 1}
+"""A person's word outranks that nobody answered, which outranks what was never asked."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """A creative of ours as it is now."""
+
+    creative_id: str
+    content_hash: str
+    copy_hash: str
+    day: date
+    """the run that made it"""
+    channel: str
+    language: str
+    segment_id: str
+    """for whom it was written"""
+    is_personalised: bool
+    """written from what a segment's users did; not for those who are not personalised"""
+    starts_on: date | None
+    """of the offer it speaks of; nobody is shown it before"""
+    ends_on: date | None
+    refusal: str
+    """why it must not be shown at all; empty: nothing is against it"""
+
+
+def contents(connection: Connection) -> dict[str, Content]:
+    """creative_id → what every written creative of ours is now."""
+    creatives, briefs, reviews = ledger.creatives, ledger.briefs, ledger.reviews
+    digests = asset_digests(connection)
+    blocking: dict[tuple[str, str], str] = {}
+    for row in connection.execute(
+        select(reviews).where(reviews.c.severity == "block").order_by(reviews.c.rule_id.desc(), reviews.c.span.desc())
+    ):
+        blocking[row.creative_id, row.creative_hash] = f"blocked by {row.rule_id}: {row.reason}"
+    erased = {(row.kind, row.subject) for row in connection.execute(select(ledger.erasures))}
+    same_brief = and_(briefs.c.day == creatives.c.day, briefs.c.brief_id == creatives.c.brief_id)
+    query = select(creatives, briefs.c.content).select_from(creatives.outerjoin(briefs, same_brief))
+    found = {}
+    for row in connection.execute(query.where(creatives.c.headline.is_not(None))):
+        brief: Mapping[str, Any] = json.loads(row.content) if row.content else {}
+        offer: Mapping[str, Any] = brief.get("offer") or {}
+        now = content_hash(row.creative_hash, digests.get(row.creative_id, ()))
+        refusal = blocking.get((row.creative_id, row.creative_hash)) or blocking.get((row.creative_id, now)) or ""
+        if ("creative", row.creative_id) in erased or ("item", row.item_id) in erased:
+            refusal = "erased"
+        is_personalised = row.segment_id != NOT_PERSONALISED and not (
+            row.segment_id == ALL and brief and not brief.get("segment_words")
+        )
+        found[row.creative_id] = Content(
+            creative_id=row.creative_id,
+            content_hash=now,
+            copy_hash=row.creative_hash,
+            day=row.day,
+            channel=row.channel,
+            language=row.language,
+            segment_id=row.segment_id,
+            is_personalised=is_personalised,
+            starts_on=_day(offer.get("starts_on")),
+            ends_on=_day(offer.get("ends_on")),
+            refusal=refusal,
+        )
+    return found
+
+
+def asset_digests(connection: Connection) -> dict[str, list[str]]:
+    """creative_id → digests of its pictures and videos."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for creative_id, digest in connection.execute(select(ledger.assets.c.creative_id, ledger.assets.c.digest)):
+        found[creative_id].append(digest)
+    return found
+
+
+def _day(said: str | None) -> date | None:
+    return date.fromisoformat(said) if said else None
+
+
+class Decisions:
+    """Every decision and every creative of ours, read once; answers for any day."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.contents = contents(connection)
+        self._words: dict[str, list[Row[Any]]] = defaultdict(list)
+        self._by_content: dict[str, list[Row[Any]]] = defaultdict(list)
+        for row in connection.execute(select(ledger.approvals)):
+            self._words[row.creative_id].append(row)
+            if row.creative_hash != MADE_ELSEWHERE:
+                self._by_content[row.creative_hash].append(row)
+
+    def about_content(self, creative_id: str) -> list[Row[Any]]:
+        """The decisions about what the creative is now. That one of ours was running is none of them."""
+        ours, words = self.contents.get(creative_id), self._words.get(creative_id, [])
+        if ours is None:
+            return words
+        return [row for row in words if row.creative_hash == ours.content_hash and row.origin != EXTERNAL]
+
+    def is_rejected_otherwise(self, creative_id: str) -> bool:
+        """Did a person reject what the creative of ours once was?"""
+        now = self.about_content(creative_id)
+        words = self._words.get(creative_id, [])
+        return any(row.origin == PERSON and row.decision != APPROVED for row in words if row not in now)
+
+    def latest(self, creative_id: str) -> Row[Any] | None:
+        """The decision about what the creative is now, whichever day it counts from; None: it waits."""
+        return max(self.about_content(creative_id), key=_rank, default=None)
+
+    def standing(self, creative_id: str, day: date, *, as_of_day: bool = False) -> Row[Any] | None:
+        """The decision that counts for a plan made on ``day``, about what the creative is now; None: there is none.
+
+        The latest one counts, on the same day the one written down later, then a rejection; a person's word outranks
+        all others. An approval counts from the day it was given. A rejection counts for every plan made after it is
+        recorded, whatever the plan's day: a backfill must not bring back what a person took out. With ``as_of_day``
+        such later rejections are left out too: then the answer never changes again.
+        """
+        in_time = [
+            row
+            for row in self.about_content(creative_id)
+            if row.decided_on <= day + timedelta(days=1) or (row.decision != APPROVED and not as_of_day)
+        ]
+        return max(in_time, key=_rank, default=None)
+
+    def said_of(self, hash_of_content: str) -> Row[Any] | None:
+        """What a person last decided about this content, under whichever creative; or that nobody answered."""
+        words = [row for row in self._by_content.get(hash_of_content, ()) if row.origin in {PERSON, TIMEOUT}]
+        return max(words, key=_rank, default=None)
+
+    def refusal(self, creative_id: str, day: date, *, as_of_day: bool = False) -> str:
+        """Why a plan made on ``day`` must not show the creative; empty: it may."""
+        word = self.standing(creative_id, day, as_of_day=as_of_day)
+        ours = self.contents.get(creative_id)
+        if word is None:
+            # Words about other content of the same creative do not count any more.
+            return "its content changed after the decision" if ours and self._words.get(creative_id) else "undecided"
+        if word.decision != APPROVED:
+            return f"{word.decision} by {word.decided_by or word.origin}"
+        return "" if ours is None else ours.refusal or _out_of_time(ours, day)
+
+    def approved(self, day: date, *, as_of_day: bool = False) -> frozenset[str]:
+        """Creatives that a plan made on ``day`` may show."""
+        return frozenset(one for one in self._words if not self.refusal(one, day, as_of_day=as_of_day))
+
+    def fits(self, segment_id: str, creative_id: str) -> bool:
+        """May this segment be shown the creative? One of ours was written for a segment, or for everybody."""
+        ours = self.contents.get(creative_id)
+        return ours is None or ours.segment_id == segment_id or not ours.is_personalised
+
+
+def _out_of_time(content: Content, day: date) -> str:
+    """Why tomorrow is no day for it; empty: it is one."""
+    tomorrow = day + timedelta(days=1)
+    if content.day > day:
+        return f"made on {content.day} only"
+    if content.starts_on is not None and tomorrow < content.starts_on:
+        return f"its offer begins on {content.starts_on}"
+    if content.ends_on is not None and tomorrow > content.ends_on:
+        return f"its offer ended on {content.ends_on}"
+    return ""
+
+
+def _rank(row: Row[Any]) -> tuple[int, date, datetime, bool]:
+    return (
+        _WEIGHT.get(row.origin, 0),
+        row.decided_on,
+        row.decided_at or datetime.min,
+        row.decision != APPROVED,
+    )
 
 
 def record_external(connection: Connection, day: date) -> None:
     """Give every creative first seen in ad_events by ``day`` an approval of origin ``external``.
 
-    Decided on the day it was first known; what a person decided is left alone and outranks it (`approved`).
+    Decided on the day it was first known; what a person decided is left alone and outranks it (`Decisions`). Creatives
+    of ours get none: that one of them was shown does not make it approved.
     """
     approvals = ledger.approvals
     known = text("select creative_id, min(known_date) from marts.dim_creatives where known_date <= :day group by all")
-    wanted: dict[str, date] = {row[0]: row[1] for row in connection.execute(known, {"day": day})}
-    external = select(approvals.c.creative_id, approvals.c.decided_on).where(approvals.c.origin == "external")
+    ours = set(connection.scalars(select(ledger.creatives.c.creative_id)))
+    wanted: dict[str, date] = {row[0]: row[1] for row in connection.execute(known, {"day": day}) if row[0] not in ours}
+    external = select(approvals.c.creative_id, approvals.c.decided_on).where(approvals.c.origin == EXTERNAL)
     recorded: dict[str, date] = {row[0]: row[1] for row in connection.execute(external)}
     # A later day's row stays, unless its creative turns out to have been known before.
     wrong = [
@@ -31,14 +211,14 @@ def record_external(connection: Connection, day: date) -> None:
     ]
     for creative in wrong:
         connection.execute(
-            approvals.delete().where(and_(approvals.c.origin == "external", approvals.c.creative_id == creative))
+            approvals.delete().where(and_(approvals.c.origin == EXTERNAL, approvals.c.creative_id == creative))
         )
     rows = [
         {
             "creative_id": creative,
             "creative_hash": MADE_ELSEWHERE,
-            "decision": "approved",
-            "origin": "external",
+            "decision": APPROVED,
+            "origin": EXTERNAL,
             "decided_on": seen,
             "decided_by": None,
             "reason": f"already running when first seen on {seen}",
@@ -51,24 +231,12 @@ def record_external(connection: Connection, day: date) -> None:
 
 
 def approved(connection: Connection, day: date, *, as_of_day: bool = False) -> frozenset[str]:
-    """Creatives that a plan made for the day after ``day`` may show.
-
-    A creative follows its latest decision, on the same day a rejection first; a person's word outranks ``external``.
-    An approval counts from the day it was given. A rejection counts for every plan made after it is recorded,
-    whatever the plan's day: a backfill must not bring back what a person took out. With ``as_of_day`` such later
-    rejections are left out too: then the answer never changes again.
-    """
-    approvals = ledger.approvals
-    query = select(approvals.c.creative_id, approvals.c.decision, approvals.c.origin, approvals.c.decided_on)
-    latest: dict[str, tuple[bool, date, bool]] = {}
-    for creative, decision, origin, decided_on in connection.execute(query):
-        is_rejection = decision != "approved"
-        if decided_on <= day + timedelta(days=1) or (is_rejection and not as_of_day):
-            rank = (origin == "person", decided_on, is_rejection)
-            latest[creative] = max(rank, latest.get(creative, rank))
-    return frozenset(creative for creative, (_, _, is_rejection) in latest.items() if not is_rejection)
+    """Creatives that a plan made for the day after ``day`` may show; see `Decisions`."""
+    return Decisions(connection).approved(day, as_of_day=as_of_day)
 
 
-def unapproved(connection: Connection, day: date, creatives: Iterable[str]) -> list[str]:
-    """Those of ``creatives`` that a plan of ``day`` must not show, sorted."""
-    return sorted(set(creatives) - approved(connection, day))
+def unapproved(connection: Connection, day: date, creatives: Iterable[str]) -> dict[str, str]:
+    """Those of ``creatives`` that a plan of ``day`` must not show, by id: why not."""
+    decisions = Decisions(connection)
+    reasons = {one: decisions.refusal(one, day) for one in sorted(set(creatives))}
+    return {one: reason for one, reason in reasons.items() if reason}

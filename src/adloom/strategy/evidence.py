@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -121,11 +122,19 @@ class Evidence:
     def _active(self, day: date) -> NDArray[np.bool_]:
         return self._known(day) & (self._shown_on > day.toordinal() - ACTIVE_DAYS) & (self._impressions > 0)
 
-    def cells(self, day: date, approved: frozenset[str], completeness: float = 0.9) -> list[Cell]:
+    def cells(
+        self,
+        day: date,
+        approved: frozenset[str],
+        completeness: float = 0.9,
+        blocked: frozenset[tuple[str, str]] = frozenset(),
+        fits: Callable[[str, str], bool] = lambda segment_id, creative_id: True,
+    ) -> list[Cell]:
         """Every segment and placement with traffic as of ``day``, with the approved creatives of the placement.
 
-        A creative of the placement that a segment has not seen yet is there with zeros. Days whose clicks are not yet
-        known to at least ``completeness`` are left out of the counts.
+        A creative of the placement that a segment has not seen yet is there with zeros, if it ``fits`` the segment.
+        Days whose clicks are not yet known to at least ``completeness`` are left out of the counts. ``blocked``
+        (placement, creative) are left out.
         """
         active = self._active(day)
         mature = self._known(day) & (self._shown_on <= day.toordinal() - self.click_delay(day, completeness))
@@ -137,10 +146,19 @@ class Evidence:
             overall,
         )
         allowed = np.array([creative in approved for creative in self.creatives], dtype=bool)
-        members = {placement: self._members(rows[active[rows]], allowed) for placement, rows in self._placed.items()}
+        members = {
+            placement: self._members(
+                rows[active[rows]],
+                allowed
+                & ~np.array([(self.placements[placement], one) in blocked for one in self.creatives], dtype=bool),
+            )
+            for placement, rows in self._placed.items()
+        }
         found = []
         for (segment, placement), rows in self._cells.items():
             creatives, families = members[placement]
+            kept = [n for n, one in enumerate(creatives) if fits(self.segments[segment], self.creatives[one])]
+            creatives, families = creatives[kept], tuple(families[number] for number in kept)
             if not creatives.size or not active[rows].any():
                 continue
             counted = rows[mature[rows]]

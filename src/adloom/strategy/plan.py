@@ -22,7 +22,7 @@ import numpy as np
 from sqlalchemy import Connection, Row, select
 
 from adloom.shop import Shop
-from adloom.strategy import approvals, holdout, wording
+from adloom.strategy import approvals, fatigue, fresh, holdout, wording
 from adloom.strategy.allocation import (
     UNITS,
     floor_share,
@@ -32,6 +32,7 @@ from adloom.strategy.allocation import (
     uniform_shares,
     whole_shares,
 )
+from adloom.strategy.blocks import blocked_on, known_blocks
 from adloom.strategy.change import Judgement, judge, not_needed
 from adloom.strategy.evidence import Cell, Evidence
 from adloom.strategy.logged_policies import off_policy_rows
@@ -39,7 +40,8 @@ from adloom.strategy.posterior import Floats, Posterior, posterior
 from adloom.warehouse import ledger
 from adloom.warehouse.engine import warehouse
 
-PRODUCER = "behaviour_daily"
+PRODUCER, CREATIVES_PRODUCER = "behaviour_daily", "creatives_daily"
+"""Who makes plans: the daily loop, and the DAG that approves new creatives. As text the second is the later one."""
 LONGEST_CHAIN = 30
 """A cap below 1/30 a day is honoured as far as this many days show it."""
 
@@ -62,13 +64,17 @@ class PlanSummary:
     """Sentences of the largest changes."""
     gate: str
     """Why a change of algorithm was or was not made; empty where none is due."""
+    blocked: tuple[str, ...] = ()
+    """Why approved creatives were left out of a placement: a sentence each."""
 
     def __str__(self) -> str:
         if self.plan_id is None:
-            return f"no plan for {self.valid_from}: no approved creative has had an impression yet"
+            none = f"no plan for {self.valid_from}: no approved creative has had an impression yet"
+            return "\n".join((none, *self.blocked)) if self.blocked else none
         lines = [f"plan {self.version} for {self.valid_from}: {self.creatives} creatives, {self.placements} placements"]
         lines += [f"left out, not approved: {', '.join(self.left_out)}"] if self.left_out else []
         lines += [self.gate] if self.gate else []
+        lines += self.blocked
         return "\n".join((*lines, *self.changes))
 
 
@@ -91,20 +97,36 @@ def chain_days(max_share_change: float) -> int:
 class Strategy:
     """Beliefs and shares as of ``day`` and the days before it."""
 
-    def __init__(self, connection: Connection, shop: Shop, day: date) -> None:
+    def __init__(self, connection: Connection, shop: Shop, day: date, made_until: date | None = None) -> None:
+        """``made_until``: creatives made on that day or before may enter; default: before ``day``.
+
+        Those of ``day`` itself are made and approved after its daily loop has planned: if they entered there, the loop
+        run again would not give what it gave the first time.
+        """
         self.shop, self.day = shop, day
         self.chain_days = chain_days(shop.strategy.max_share_change)
         back = self.chain_days + 2  # today's shares begin a day earlier and ask what was running the day before
         self.evidence = Evidence(connection, day, back)
+        self.blocks = known_blocks(connection, day)
         days = (day - timedelta(days=days) for days in range(back + 1))
-        self.approved = {earlier: approvals.approved(connection, earlier) for earlier in days}
+        decisions = approvals.Decisions(connection)
+        self.approved = {earlier: decisions.approved(earlier) for earlier in days}
+        self.fits = decisions.fits
+        until = day - timedelta(days=1) if made_until is None else made_until
+        self.fresh = [
+            one
+            for creative_id, one in sorted(decisions.contents.items())
+            if creative_id in self.approved[day] and until - timedelta(days=fresh.FRESH_DAYS) < one.day <= until
+        ]
         self._beliefs: dict[date, dict[Key, Belief]] = {}
         due = shop.strategy.change
         is_due = due is not None and day + timedelta(days=1) >= due.valid_from
         self._judged = judge(connection, shop, due) if due is not None and is_due else None
 
     def cells(self, day: date) -> list[Cell]:
-        return self.evidence.cells(day, self.approved[day], self.shop.evaluation.completeness_threshold)
+        completeness = self.shop.evaluation.completeness_threshold
+        blocked = blocked_on(self.blocks, day)
+        return self.evidence.cells(day, self.approved[day], completeness, blocked, self.fits)
 
     def gate(self, day: date) -> Judgement:
         """Which algorithm the plan made on ``day`` follows, and what the gate said if it is a new one."""
@@ -153,7 +175,10 @@ class Strategy:
 
     @cached_property
     def tomorrow(self) -> Shares:
-        return self.shares(self.day)
+        """Shares for tomorrow, of what has been shown and of what was approved since."""
+        blocked = blocked_on(self.blocks, self.day)
+        shares = self.shares(self.day)
+        return fresh.enter(self.shop, shares, self.today, self.fresh, blocked=blocked, fits=self.fits)
 
     @cached_property
     def today(self) -> Shares:
@@ -163,6 +188,18 @@ class Strategy:
     def left_out(self) -> tuple[str, ...]:
         """Creatives with traffic that may be in no plan, because they are not approved."""
         return tuple(sorted(self.evidence.active_creatives(self.day) - self.approved[self.day]))
+
+    @property
+    def blocked(self) -> tuple[str, ...]:
+        """Why creatives that may be shown elsewhere are left out of a placement, a sentence each."""
+        active = self.evidence.active_creatives(self.day) & self.approved[self.day]
+        now = blocked_on(self.blocks, self.day)
+        return tuple(self.blocks[key].sentence for key in sorted(now) if key[1] in active)
+
+    def newly_blocked(self, placement: str) -> tuple[str, ...]:
+        """Creatives of today's plan that leave ``placement`` with tomorrow's because they are blocked."""
+        new = blocked_on(self.blocks, self.day) - blocked_on(self.blocks, self.day - timedelta(days=1))
+        return tuple(sorted(creative for where, creative in new if where == placement))
 
     def posterior_rows(self) -> list[dict[str, Any]]:
         """Rows of ``adloom.posteriors``."""
@@ -203,7 +240,7 @@ class Strategy:
             creative_id,
             before,
             after,
-            floor_share(len(belief.cell.creatives)),
+            floor_share(len(self.tomorrow[key])),
             moved >= self.shop.strategy.max_share_change - 2 / UNITS,
             int(belief.cell.impressions[number].sum()),
             int(belief.cell.clicks[number].sum()),
@@ -213,7 +250,15 @@ class Strategy:
             best_before,
             float(belief.best[number]),
             float(belief.target[number]),
+            self.newly_blocked(key[1]),
         )
+
+    def _sentence(self, key: Key, creative_id: str, share: float) -> str:
+        belief = self.beliefs(self.day).get(key)
+        if belief is not None and creative_id in belief.cell.creatives:
+            return wording.change_sentence(self.change(key, creative_id), self.shop.language)
+        is_new = any(one.creative_id == creative_id for one in self.fresh)
+        return wording.entering_sentence(creative_id, share, self.shop.language, is_new=is_new)
 
     def allocation_rows(self) -> list[dict[str, Any]]:
         """Rows of ``adloom.allocations``, without their plan_id."""
@@ -236,7 +281,7 @@ class Strategy:
                         "creative_id": creative_id,
                         "share": share,
                         "share_before": (today if is_adaptive else equal_before).get(creative_id),
-                        "sentence": wording.change_sentence(self.change(key, creative_id), language)
+                        "sentence": self._sentence(key, creative_id, share)
                         if is_adaptive
                         else wording.holdout_sentence(creative_id, share, language),
                     }
@@ -283,55 +328,77 @@ def adjust(shop: Shop, day: date) -> PlanSummary:
         strategy = Strategy(connection, shop, day)
         rows = strategy.allocation_rows()
         judged = strategy.gate(day)
-        plan = _plan_row(shop, day, rows, judged) if rows else None
-        _replace_plan(connection, day, plan, rows)
+        plan = _replace_plan(connection, strategy, PRODUCER, rows, judged)
         ledger.replace_rows(connection, ledger.posteriors, {"day": day}, strategy.posterior_rows())
         ledger.replace_rows(connection, ledger.holdout_lift, {"day": day}, holdout.lift_rows(connection, shop, day))
+        fatigue.record(connection, shop, day)
         judged_changes = [*judged.rows(shop, day), *off_policy_rows(connection, shop, day)]
         ledger.replace_rows(connection, ledger.off_policy, {"day": day}, judged_changes)
+    return _summary(strategy, plan, rows, judged)
+
+
+def plan_with_new_creatives(shop: Shop, day: date) -> PlanSummary:
+    """The next version of the plan of ``day``: as `adjust`, with the creatives that were made and approved since.
+
+    Reads the same facts and the decisions recorded by now; writes approvals of origin external, plans and allocations,
+    in one transaction.
+    """
+    with warehouse(shop) as engine, engine.begin() as connection:
+        approvals.record_external(connection, day)
+        strategy = Strategy(connection, shop, day, made_until=day)
+        rows = strategy.allocation_rows()
+        judged = strategy.gate(day)
+        plan = _replace_plan(connection, strategy, CREATIVES_PRODUCER, rows, judged)
+    return _summary(strategy, plan, rows, judged)
+
+
+def _summary(
+    strategy: Strategy, plan: dict[str, Any] | None, rows: Sequence[Mapping[str, Any]], judged: Judgement
+) -> PlanSummary:
     return PlanSummary(
         plan_id=None if plan is None else plan["plan_id"],
         version=None if plan is None else plan["version"],
-        valid_from=day + timedelta(days=1),
+        valid_from=strategy.day + timedelta(days=1),
         placements=len({placement for _, placement in strategy.tomorrow}),
         creatives=len({creative for shares in strategy.tomorrow.values() for creative in shares}),
         left_out=strategy.left_out,
         changes=_largest_changes(rows),
         gate="" if judged.decision == "not_needed" else judged.sentence,
+        blocked=strategy.blocked,
     )
 
 
-def _plan_row(shop: Shop, day: date, rows: Sequence[Mapping[str, Any]], judged: Judgement) -> dict[str, Any]:
+def _replace_plan(
+    connection: Connection, strategy: Strategy, producer: str, rows: Sequence[Mapping[str, Any]], judged: Judgement
+) -> dict[str, Any] | None:
+    """Store the plan that ``producer`` makes in place of the one it made of that day before; no rows, no plan."""
+    shop, day = strategy.shop, strategy.day
+    plans, allocations = ledger.plans, ledger.allocations
     digest = content_digest(rows)
-    version = version_of(day, PRODUCER, digest)
-    return {
+    version = version_of(day, producer, digest)
+    plan: dict[str, Any] = {
         "plan_id": f"{shop.id}.{version}",
         "valid_from": day + timedelta(days=1),
         "version": version,
         "day": day,
-        "produced_by": PRODUCER,
+        "produced_by": producer,
         "content_digest": digest,
         "algorithm": judged.algorithm,
         "gate": judged.decision,
         "gate_sentence": judged.sentence,
     }
-
-
-def _replace_plan(
-    connection: Connection, day: date, plan: dict[str, Any] | None, rows: Sequence[Mapping[str, Any]]
-) -> None:
-    plans, allocations = ledger.plans, ledger.allocations
-    earlier = connection.execute(
-        select(plans.c.plan_id).where(plans.c.day == day, plans.c.produced_by == PRODUCER)
-    ).scalars()
-    plan_id = None if plan is None else plan["plan_id"]
-    for replaced in set(earlier) - {plan_id}:
+    key = {"day": day, "produced_by": producer}
+    earlier = select(plans.c.plan_id).where(plans.c.day == day, plans.c.produced_by == producer)
+    for replaced in set(connection.scalars(earlier)) - {plan["plan_id"]}:
         ledger.replace_rows(connection, allocations, {"plan_id": replaced}, [])
-    if plan_id is not None:
-        ledger.replace_rows(
-            connection, allocations, {"plan_id": plan_id}, ({"plan_id": plan_id} | dict(row) for row in rows)
-        )
-    ledger.replace_rows(connection, plans, {"day": day, "produced_by": PRODUCER}, [] if plan is None else [plan])
+    ledger.replace_rows(
+        connection,
+        allocations,
+        {"plan_id": plan["plan_id"]},
+        ({"plan_id": plan["plan_id"]} | dict(row) for row in rows),
+    )
+    ledger.replace_rows(connection, plans, key, [plan] if rows else [])
+    return plan if rows else None
 
 
 def _largest_changes(rows: Sequence[Mapping[str, Any]], most: int = 5) -> tuple[str, ...]:

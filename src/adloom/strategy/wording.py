@@ -30,6 +30,8 @@ class Change:
     best: float
     target: float
     """The share the algorithm aims at, before floor and cap."""
+    blocked_beside: tuple[str, ...] = ()
+    """Creatives that leave the placement with this plan, blocked for whom they were shown to."""
 
     @property
     def per_thousand(self) -> float:
@@ -79,6 +81,11 @@ def _cause(change: Change, language: Language) -> str:
     if change.before is None or percent(change.before) == percent(change.after):
         return ""
     rises = change.after > change.before
+    if rises and change.blocked_beside:
+        names = ", ".join(change.blocked_beside)
+        if language == "zh":
+            return f"，因为创意 {names} 因受众偏差在此停投，其份额由其余创意分担"
+        return f", because {names} is blocked here for whom it was shown to and the others share what it had"
     before, now = change.best_before, change.best
     if before is not None and (now > before) == rises and percent(now) != percent(before):
         # Where neither floor nor cap interferes, the share is that chance: it need not be said twice.
@@ -103,6 +110,19 @@ def holdout_sentence(creative_id: str, share: float, language: Language) -> str:
     if language == "zh":
         return f"创意 {creative_id}：对照组 {percent(share)}，所有创意相同，作为衡量标准不随数据调整"
     return f"creative {creative_id}: {percent(share)} of the holdout, as every creative; the yardstick does not adapt"
+
+
+def entering_sentence(creative_id: str, share: float, language: Language, *, is_new: bool) -> str:
+    """Why a creative is where it has no impressions: it was approved lately, or runs beside one that was."""
+    if language == "zh":
+        why = "新获批，尚无展示，先给探索份额" if is_new else "在此人群尚无展示，先按整体的份额投放"
+        return f"创意 {creative_id}：新增 → {percent(share)}；{why}"
+    why = (
+        "newly approved and not shown yet"
+        if is_new
+        else "not shown to this segment yet, so it starts as it runs for all"
+    )
+    return f"creative {creative_id}: new → {percent(share)}; {why}"
 
 
 def _english(change: Change) -> str:
