@@ -53,10 +53,11 @@ lint-sql: export ADLOOM_DBT_MEMORY_LIMIT = 1GB
 lint-sql: setup-dev
 	$(BIN)/sqlfluff lint --disable-progress-bar dbt_project/models
 
-bench: setup-dev ## speed of a day and of generation, each against a named baseline; prints ratios
+bench: setup-dev ## speed of a day, of copy and of banners, each against a named baseline; prints ratios
 	$(BIN)/python benchmarks/daily_loop.py
 	$(BIN)/python benchmarks/daily_loop.py --history
 	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/imagery.py
 
 lock: setup ## resolve requirements*.in again (torch stays out: see DECISIONS.md)
 	$(call uv,pip compile requirements.in --upgrade --python-version 3.11 --universal --override <(echo "torch ; python_version < '0'") -o requirements.txt)

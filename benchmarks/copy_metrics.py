@@ -18,6 +18,7 @@ from math import exp, log
 from statistics import mean
 
 from adloom.review import facts
+from adloom.review.finding import Finding
 
 COPIED_CHARACTERS = 13
 SELF_BLEU_ROWS, SELF_BLEU_BLOCK = 500, 125
@@ -204,7 +205,7 @@ def unsupported_share(texts: Sequence[str], rows: Sequence[Row], rule: str, spel
     )
 
 
-def findings(text: str, row: Row) -> list[facts.Finding]:
+def findings(text: str, row: Row) -> list[Finding]:
     """What the fact rules find in a text about ``row``."""
     return facts.text_unsupported(text, row.values, "zh")
 

@@ -12,16 +12,16 @@ SOURCE = CHECKOUT / "src" / "adloom"
 FLOORS = (
     ("__main__",),
     ("cli", "local_airflow"),
-    ("orchestration",),
+    ("orchestration", "asking"),
     ("pipeline", "doctor"),
     ("publishing", "reporting"),
     ("briefs",),
-    ("copywriting",),
+    ("copywriting", "imagery"),
     ("review",),
-    ("evaluation", "strategy", "audience", "simulation", "quality", "sources"),
+    ("evaluation", "strategy", "audience", "simulation", "quality", "sources", "privacy"),
     ("warehouse",),
     ("shop", "creative"),
-    ("window", "settings"),
+    ("window", "settings", "rule"),
     ("errors",),
 )
 # What a neighbour offers to the whole street: pure statistics that the strategy's gate and its holdout's interval under

@@ -161,6 +161,12 @@ for _name, _function in {
     "record-model": pipeline.record_model,
     "plan-copy": pipeline.plan_copy,
     "record-creatives": pipeline.record_creatives,
+    "audit-copy": pipeline.audit_copy,
+    "select-images": pipeline.select_images,
+    "plan-images": pipeline.plan_images,
+    "generate-images": pipeline.generate_images,
+    "record-images": pipeline.record_images,
+    "publish-approved": pipeline.publish_approved,
     "publish-creatives": pipeline.publish_creatives,
 }.items():
     _step_command(_name, _function)
@@ -177,6 +183,59 @@ def generate_copy(
     found = pipeline.generate_copy(shop, parse_day(day), shard)
     rows = [(one.path.name, one.briefs, one.copies, one.refused) for one in found]
     _table(("shard", "briefs", "copies", "refused"), rows, as_json)
+
+
+@app.command("train-images")
+def train_images(  # noqa: PLR0917 - typer reads the options off the signature
+    shop: Annotated[str | None, typer.Option("--shop", "-s", help="learn from its catalogue (with --day)")] = None,
+    day: Annotated[str | None, typer.Option("--day", "-d", help="what `select-images` chose for this day")] = None,
+    data: Annotated[Path | None, typer.Option(help="or: a folder with one folder of pictures per category")] = None,
+    out: Annotated[Path | None, typer.Option(help="with --data: where checkpoints and the generator go")] = None,
+    size: Annotated[int, typer.Option(help="pixels of a side: 28, 32, 64 or 128")] = 64,
+    steps: Annotated[int, typer.Option(min=1, help="at most so many")] = 30_000,
+    minutes: Annotated[float | None, typer.Option(help="at most so long, over all attempts together")] = None,
+    batch_size: Annotated[int, typer.Option(min=4, help="pictures per step, a multiple of 4")] = 64,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train the generator of pictures; a training that was cut off goes on, a finished one is kept."""
+    of_shop, of_folder = (shop is not None and day is not None), (data is not None and out is not None)
+    if of_shop == of_folder or (shop is None) != (day is None) or (data is None) != (out is None):
+        raise UsageError("learn from what?", "give --shop S --day D, or --data FOLDER --out FOLDER")
+    if size not in {28, 32, 64, 128}:
+        raise UsageError(f"--size {size}", "one of 28, 32, 64, 128")
+    if batch_size % 4 or (minutes is not None and minutes <= 0):
+        raise UsageError("--batch-size must be a multiple of 4, and --minutes positive")
+    chosen = {"size": size, "max_steps": steps, "max_minutes": minutes, "batch_size": batch_size, "seed": seed}
+    with _progress() as progress:
+        bar = progress.add_task("train-images", total=steps)
+
+        def told(now: Any) -> None:
+            progress.update(bar, description=str(now), completed=now.step, total=now.steps)
+
+        shown = told if errors.is_terminal else None
+        if shop is not None and day is not None:
+            found = pipeline.train_images(shop, parse_day(day), shown, **chosen)
+        else:
+            assert data is not None  # noqa: S101 - for the type checker
+            assert out is not None  # noqa: S101
+            found = pipeline.train_images_of_folder(data, out, shown, **chosen)
+    _show(found, as_json)
+    if not as_json:
+        console.print(f"{found.path}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def compose(
+    shop: ShopId,
+    day: DayText,
+    shard: Annotated[list[str] | None, typer.Option(help="name of a shard; may be repeated. Default: all")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the banners and videos of the day's copies; what is finished is kept, what was cut off goes on."""
+    found = pipeline.compose(shop, parse_day(day), shard)
+    rows = [(one.path.name, one.creatives, one.images, one.refused, one.opened) for one in found]
+    _table(("shard", "creatives", "images", "refused", "pictures opened"), rows, as_json)
 
 
 @app.command()
@@ -201,7 +260,29 @@ def create(shop: ShopId, day: DayText, as_json: AsJson = False) -> None:
         console.print_json(json.dumps({"shop": shop, "day": day, "report": str(path), "copies": rows}))
     else:
         console.print(pipeline.copies_table(shop, chosen), markup=False, highlight=False)
+        state = pipeline.settled(shop, chosen)
+        console.print(str(state), markup=False, highlight=False, soft_wrap=True)
+        if state.waiting:
+            console.print(f"what waits: adloom review --shop {shop} --day {day}", markup=False, highlight=False)
         console.print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def privacy(shop: ShopId, day: DayText, as_json: AsJson = False) -> None:
+    """Erasures, opt-outs and retention as of a day: what people ask of their data, and how long any of it is kept."""
+    chosen = parse_day(day)
+    load_shop(shop)
+    with _progress() as progress:
+        bar = progress.add_task(shop, total=len(pipeline.PRIVACY_STEPS))
+
+        def told(name: str) -> None:
+            progress.update(bar, description=f"{shop} {chosen} {name}", advance=1)
+            if not errors.is_terminal:
+                errors.print(f"{shop} {chosen} {name}", markup=False, highlight=False)
+
+        found = pipeline.privacy(shop, chosen, told)
+    rows = [(name, found[name]) for name in ("read_requests", "close_requests", "apply_retention")]
+    _table(("step", "what it did"), rows, as_json)
 
 
 @app.command()
@@ -324,6 +405,105 @@ def roll_back(
 ) -> None:
     """Take the live copy model out of use: the one before it writes again, or the base."""
     console.print(pipeline.roll_back_model(shop, parse_day(day), reason), markup=False, soft_wrap=True)
+
+
+@app.command()
+def review(shop: ShopId, day: DayText, as_json: AsJson = False) -> None:
+    """What waits for a person's approval, with what the review says of it, and how the day's creatives stand."""
+    chosen = parse_day(day)
+    found = pipeline.waiting(shop, chosen)
+    if as_json:
+        listed = [asdict(one) for one in found]
+        state = asdict(pipeline.settled(shop, chosen))
+        console.print_json(json.dumps({"shop": shop, "day": day, "state": state, "waiting": listed}))
+        return
+    for one in found:
+        lines = [f"{one.creative_id}  {one.channel} · {one.language}  {one.segment_words or one.segment_id}"]
+        lines += [f"    {part}" for part in (one.headline, one.body, one.call_to_action) if part]
+        lines += ["    " + " ".join(f"#{tag}" for tag in one.hashtags)] if one.hashtags else []
+        lines += [f"  ! {note.rule_id} “{note.span}”: {note.reason}" for note in one.notes]
+        console.print("\n".join(lines) + "\n", markup=False, highlight=False, soft_wrap=True)
+    console.print(str(pipeline.settled(shop, chosen)), markup=False, highlight=False)
+    if found:
+        console.print(f'next: adloom approve --shop {shop} --day {day} --all --by "your name"', markup=False)
+
+
+Decider = Annotated[str, typer.Option("--by", help="who decides")]
+Creatives = Annotated[list[str] | None, typer.Option("--creative", help="id of a creative; may be repeated")]
+AllOfThem = Annotated[bool, typer.Option("--all", help="everything of the day that waits")]
+
+
+@app.command()
+def approve(  # noqa: PLR0917 - typer reads the options off the signature
+    shop: ShopId,
+    day: DayText,
+    by: Decider,
+    creative: Creatives = None,
+    everything: AllOfThem = False,
+    reason: Annotated[str, typer.Option("--reason", help="why, for the record")] = "",
+) -> None:
+    """Approve creatives as they are now, from the day on, and publish the plan with them."""
+    _decide(shop, day, creative, everything, is_approval=True, by=by, reason=reason)
+
+
+@app.command()
+def reject(  # noqa: PLR0917 - typer reads the options off the signature
+    shop: ShopId,
+    day: DayText,
+    by: Decider,
+    reason: Annotated[str, typer.Option("--reason", help="why, for whoever writes the next one")],
+    creative: Creatives = None,
+    everything: AllOfThem = False,
+) -> None:
+    """Reject creatives, or take approved ones out again, and publish the plan without them."""
+    _decide(shop, day, creative, everything, is_approval=False, by=by, reason=reason)
+
+
+def _decide(
+    shop: str, day: str, creative: list[str] | None, everything: bool, *, is_approval: bool, by: str, reason: str
+) -> None:
+    if bool(creative) == everything:
+        raise UsageError("which creatives?", "give --creative ID, as often as needed, or --all")
+    if not by.strip():
+        raise UsageError("--by is empty", "say who decides")
+    chosen = None if everything else creative
+    said = pipeline.decide(shop, parse_day(day), chosen, is_approval=is_approval, by=by.strip(), reason=reason)
+    console.print(said, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def dossier(
+    shop: ShopId,
+    creative_id: Annotated[str | None, typer.Argument(help="as the report and `adloom review` show it")] = None,
+    day: Annotated[str | None, typer.Option("--day", "-d", help="as of this day; default: the last one run")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="all of ours in the day's plans")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """All that was decided about a creative and why, as a page and a JSON file in published/dossiers."""
+    if (creative_id is None) != everything:
+        raise UsageError("which creative?", "give its id, or --all")
+    load_shop(shop)
+    chosen = pipeline.last_day(shop) if day is None else parse_day(day)
+    found = pipeline.dossiers(shop, chosen, None if creative_id is None else [creative_id])
+    if as_json:
+        console.print_json(json.dumps([asdict(one) for one in found], default=str))
+    for one in [] if as_json else found:
+        console.print(str(one), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command("export-unlabelled")
+def export_unlabelled(  # noqa: PLR0917 - typer reads the options off the signature
+    creative_id: Annotated[str, typer.Argument(help="as the report and `adloom review` show it")],
+    shop: ShopId,
+    day: DayText,
+    to: Annotated[Path, typer.Option("--to", help="the file to write")],
+    by: Annotated[str, typer.Option("--by", help="who asks for it and answers for the label from now on")],
+    reason: Annotated[str, typer.Option("--reason", help="what it is needed for")],
+    format_name: Annotated[str, typer.Option("--format", help="copy, feed_1080x1080, video_1080x1920 …")] = "copy",
+) -> None:
+    """Hand out a copy, banner or video without its visible AI label; who, why and when are written down first."""
+    path = pipeline.export_unlabelled(shop, creative_id, format_name, to, by=by, reason=reason, day=parse_day(day))
+    console.print(f"{path} is without its visible AI label; the log is in adloom.label_free_exports", markup=False)
 
 
 @app.command()

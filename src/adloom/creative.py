@@ -21,7 +21,11 @@ from adloom.errors import AdloomError
 
 Scenario = Literal["recommendation", "cross_category", "promotion", "social", "hot_event"]
 Language = Literal["zh", "en"]
+ALL = "all"
+NOT_PERSONALISED = "not_personalised"
 SCENARIOS: tuple[Scenario, ...] = ("recommendation", "cross_category", "promotion", "social", "hot_event")
+# What a reader must be able to see on everything a model had a part in: copy, pictures, videos. The only place of it.
+AI_LABEL: dict[Language, str] = {"zh": "AI生成", "en": "AI-generated"}
 
 
 class _Row(BaseModel):
@@ -112,6 +116,13 @@ def channels(language: Language) -> dict[str, Channel]:
     return found
 
 
+def voiced(tone: str, voice: str, language: Language) -> str:
+    """A channel's tone and the shop's voice, as a brief has them."""
+    if not voice:
+        return tone
+    return f"{tone}；{voice}" if language == "zh" else f"{tone}; {voice}"
+
+
 class Brief(_Row):
     """One order to write: for whom, about what, where it is shown, within which limits."""
 
@@ -149,6 +160,14 @@ class Copy(_Row):
         """Everything a reader sees, one part a line."""
         tags = " ".join(f"#{tag}" for tag in self.hashtags)
         return "\n".join(part for part in (self.headline, self.body, self.call_to_action, tags) if part)
+
+
+def content_hash(copy_hash: str, asset_digests: Iterable[str] = ()) -> str:
+    """What an approval is bound to: a copy's hash, and the digests of all pictures and videos made for it, if any."""
+    digests = sorted(asset_digests)
+    if not digests:
+        return copy_hash
+    return hashlib.sha256("\n".join([copy_hash, *digests]).encode()).hexdigest()[:16]
 
 
 class Pair(_Row):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,22 @@ from adloom.warehouse.engine import warehouse
 
 log = logging.getLogger(__name__)
 
+Step = Callable[[str, date], Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What somebody answered when asked for approval."""
+
+    is_approval: bool
+    dropped: tuple[str, ...]
+    """creatives that are rejected although the rest is approved"""
+    by: str | None
+    """None: nobody answered in time"""
+    reason: str
+    at: datetime
+    """UTC, without an offset"""
+
 
 def ingest(shop_id: str, day: date) -> Any:
     """Bring landing folders up to ``day`` into raw; opens the day's run and marks later runs stale."""
@@ -36,6 +53,8 @@ def ingest(shop_id: str, day: date) -> Any:
     shop = load_shop(shop_id)
     with warehouse(shop) as engine:
         ledger.create_ledger(engine)
+        with engine.connect() as connection:
+            loading.refuse_purged(connection, shop, day)
     with _step(shop, day, "ingest"):
         sources.land(shop, day)
         report = loading.ingest(shop, day)
@@ -188,7 +207,8 @@ def fine_tune(shop_id: str, day: date) -> str:
     result = handover.train(load_shop(shop_id), day)
     if result is None:
         return f"no training: {reason_to_skip_training(shop_id, day)}"
-    losses = f"validation loss {result.metrics['loss_base']:.3f} → {result.metrics['loss_tuned']:.3f}"
+    steps = [result.metrics[name] for name in ("loss_base", "loss_starter", "loss_tuned")]
+    losses = "validation loss " + " → ".join(f"{loss:.3f}" for loss in steps if loss is not None)
     return f"model {result.model_id}: {losses}, {result.pairs} pairs, {result.metrics['steps']} steps"
 
 
@@ -218,22 +238,236 @@ def generate_copy(shop_id: str, day: date, shards: Sequence[str] | None = None) 
     return handover.generate(shop, day, handover.planned(shop, day) if shards is None else shards)
 
 
+def audit_copy(shop_id: str, day: date) -> Any:
+    """Write some of the day's briefs again for other genders and ages, and compare price, offer and tone.
+
+    No step of the daily run, because it costs as much as writing twenty times as many copies: run it after
+    `plan_copy`, before a new model writes for everybody, and whenever somebody asks.
+    """
+    from adloom.copywriting import counterfactual
+
+    shop = load_shop(shop_id)
+    counterfactual.write(shop, day)
+    with _ledger(shop_id) as connection:
+        return counterfactual.record(connection, shop, day)
+
+
 def record_creatives(shop_id: str, day: date) -> Any:
-    """Store the day's copies, and what the review of facts found in them."""
+    """Store the day's copies, and what the review of facts, law, brand, safety and likeness found in them."""
     from adloom.copywriting import handover, recording
 
     shop = load_shop(shop_id)
     rows = handover.generated(shop, day, handover.planned(shop, day))
     with _ledger(shop_id) as connection:
-        return recording.record_creatives(connection, day, rows)
+        return recording.record_creatives(connection, day, rows, shop)
+
+
+def plan_images(shop_id: str, day: date) -> list[str]:
+    """Order the banners of the day's copies that no review blocks, in shards; the shards' names."""
+    from adloom.imagery import handover
+
+    with _ledger(shop_id) as connection:
+        return handover.plan_images(connection, load_shop(shop_id), day)
+
+
+def select_images(shop_id: str, day: date) -> Any:
+    """Which catalogue pictures a generator may learn from as of ``day``: those that the day's portraits choose."""
+    from adloom.imagery import selection
+
+    with _ledger(shop_id) as connection:
+        return selection.order_training(connection, load_shop(shop_id), day)
+
+
+def train_images(shop_id: str, day: date, told: Callable[[Any], None] | None = None, **chosen: Any) -> Any:
+    """Train a generator on what `select_images` wrote; files only, goes on where it was killed.
+
+    ``chosen``: fields of `GanSettings`; ``told`` is called with a `Progress` now and then.
+    """
+    from adloom.imagery import selection, training
+    from adloom.settings import settings
+
+    shop = load_shop(shop_id)
+    images = selection.ordered_training(shop, day)
+    how = training.GanSettings(**chosen)
+    return training.train_for_shop(images, shop, day, how, device=settings().device, progress=told)
+
+
+def train_images_of_folder(folder: Path, out: Path, told: Callable[[Any], None] | None = None, **chosen: Any) -> Any:
+    """Train a generator on a folder of class folders; results go to ``out``."""
+    from adloom.imagery import training
+    from adloom.settings import settings
+
+    how = training.GanSettings(**chosen)
+    images = training.class_folders(folder)
+    return training.train_images(images, folder, how, out, device=settings().device, progress=told)
+
+
+def generate_images(shop_id: str, day: date) -> Any:
+    """Draw the pictures that are ordered from a generator, if any; files only, goes on where it was killed."""
+    from adloom.imagery import generating
+
+    return generating.generate_images(load_shop(shop_id), day)
+
+
+def compose(shop_id: str, day: date, shards: Sequence[str] | None = None) -> Any:
+    """Make the banners and videos of some shards of the day, or of all; files only, goes on where it was killed."""
+    from adloom.imagery import generating, handover
+    from adloom.publishing import labels
+
+    shop = load_shop(shop_id)
+    names = handover.planned(shop, day) if shards is None else shards
+
+    def label(path: Path, creative_id: str, source: str) -> str:
+        return labels.label_file(path, labels.label_of(shop, creative_id, source)).json()
+
+    if names:
+        labels.label_of(shop, "", shop.imagery.source)  # a shop that cannot label anything is told so once
+    return generating.compose(shop, day, names, label)
+
+
+def record_images(shop_id: str, day: date) -> Any:
+    """Store the day's finished images, and what is wrong with them."""
+    from adloom.imagery import generating, handover, recording
+    from adloom.review import similarity
+
+    shop = load_shop(shop_id)
+    rows = generating.made(shop, day, handover.planned(shop, day))
+    with _ledger(shop_id) as connection:
+        recorded = recording.record_images(connection, day, rows)
+        similarity.review_images(connection, shop, day)
+        return recorded
+
+
+def settle_approvals(shop_id: str, day: date) -> Path | None:
+    """Decide what nobody need be asked about; what is left is written to the returned file. None: nothing waits."""
+    from adloom.publishing import approving
+
+    shop = load_shop(shop_id)
+    with _ledger(shop_id) as connection:
+        settled = approving.settle(connection, shop, day)
+        found = approving.waiting(connection, day)
+    log.info("%s, %s: %s", shop.id, day, settled)
+    return approving.write_asked(shop, approving.ask(shop, day, found)) if found else None
+
+
+def record_decision(shop_id: str, day: date, asked: Path, answer: Answer) -> str:
+    """Store what a person answered to what `settle_approvals` asked, or that nobody did; what came of it, in words."""
+    from adloom.publishing import approving
+    from adloom.strategy import approvals
+
+    shown = approving.read_asked(asked).hashes
+    approve = set(shown) - set(answer.dropped) if answer.is_approval else set()
+    origin = approvals.TIMEOUT if answer.by is None else approvals.PERSON
+    with _ledger(shop_id) as connection:
+        said = approving.decide(
+            connection, day, shown, approve, answer.by or "nobody", answer.reason, answer.at, origin=origin
+        )
+        approving.settle(connection, load_shop(shop_id), day)  # the same content under other ids
+    return str(said)
+
+
+def waiting(shop_id: str, day: date) -> list[Any]:
+    """The creatives of ``day`` that wait for a person, those with a finding first (`approving.Waiting`)."""
+    from adloom.publishing import approving
+
+    with _ledger(shop_id) as connection:
+        approving.settle(connection, load_shop(shop_id), day)
+        return approving.waiting(connection, day)
+
+
+def settled(shop_id: str, day: date) -> Any:
+    """How the day's creatives stand: approved, rejected, blocked, waiting (`approving.Settled`)."""
+    from adloom.publishing import approving
+
+    with _reading(load_shop(shop_id)) as connection:
+        return approving.standing(connection, day)
+
+
+def decide(shop_id: str, day: date, creatives: Sequence[str] | None, *, is_approval: bool, by: str, reason: str) -> str:
+    """Approve or reject creatives of ours, or all that wait (None), from ``day`` on, and publish the plan accordingly.
+
+    The plan that is made anew is that of ``day``, or of the last day that has one, if that is later.
+    """
+    from adloom.publishing import approving
+    from adloom.strategy.approvals import contents
+
+    if creatives is None:
+        shown = {one.creative_id: one.content_hash for one in waiting(shop_id, day)}
+    else:
+        with _ledger(shop_id) as connection:
+            known = contents(connection)
+        unknown = sorted(set(creatives) - set(known))
+        if unknown:
+            raise UsageError(
+                f"{shop_id} has written no creative {', '.join(unknown)}",
+                f"`adloom review --shop {shop_id} --day {day}` shows what waits",
+            )
+        shown = {one: known[one].content_hash for one in creatives}
+    if not shown:
+        return f"nothing of {day} waits"
+    with _ledger(shop_id) as connection:
+        approve = set(shown) if is_approval else set()
+        said = approving.decide(connection, day, shown, approve, by, reason, datetime.now(UTC).replace(tzinfo=None))
+        if said.void and not said.approved and not said.rejected:
+            raise AdloomError(str(said), f"see `adloom review --shop {shop_id} --day {day}`")
+        approving.settle(connection, load_shop(shop_id), day)  # the same content under other ids
+        last = connection.execute(select(func.max(ledger.plans.c.day))).scalar()
+    published = publish_approved(shop_id, day if last is None else max(day, last))
+    return f"{said}\nplan: {published}"
+
+
+def publish_approved(shop_id: str, day: date) -> Path:
+    """Make the next version of the plan of ``day``, with what was made and approved since, and publish it."""
+    from adloom import strategy
+    from adloom.publishing import plan
+    from adloom.strategy.plan import CREATIVES_PRODUCER
+
+    shop = load_shop(shop_id)
+    _require_marts(shop, day)
+    log.info("%s", strategy.plan_with_new_creatives(shop, day))
+    return plan.publish(shop, day, CREATIVES_PRODUCER)
+
+
+def dossiers(shop_id: str, day: date, creatives: Sequence[str] | None = None) -> list[Any]:
+    """Write the dossiers of some creatives as of ``day``, or of all of ours that its plans show (`dossier.Written`)."""
+    from adloom.publishing import dossier
+
+    shop = load_shop(shop_id)
+    with _ledger(shop_id) as connection:
+        wanted = dossier.planned(connection, day) if creatives is None else creatives
+        return [dossier.write(connection, shop, one, day) for one in wanted]
+
+
+def last_day(shop_id: str) -> date:
+    """The newest day that was run."""
+    with _ledger(shop_id) as connection:
+        found: date | None = connection.execute(select(func.max(ledger.runs.c.day))).scalar()
+    if found is None:
+        raise AdloomError(f"no day of {shop_id} was run yet", f"`adloom run --shop {shop_id} --day D`")
+    return found
+
+
+def export_unlabelled(
+    shop_id: str, creative_id: str, format_name: str, target: Path, *, by: str, reason: str, day: date
+) -> Path:
+    """Hand out a copy, banner or video without its visible AI label, after writing down who, why and when."""
+    from adloom.publishing import unlabelled
+
+    shop = load_shop(shop_id)
+    with _reading(shop) as connection:
+        export = unlabelled.prepare(connection, shop, creative_id, format_name, target, by=by, reason=reason, day=day)
+    with _ledger(shop_id) as connection:
+        unlabelled.record(connection, export, datetime.now(UTC).replace(tzinfo=None))
+    return unlabelled.hand_out(export)
 
 
 def publish_creatives(shop_id: str, day: date) -> Path:
-    """Publish the snapshot again and write the day's report with its copies."""
+    """Write the dossiers of what the plans show, publish the snapshot again and write the day's report."""
     from adloom.reporting import report as page
     from adloom.reporting import snapshots
 
     shop = load_shop(shop_id)
+    dossiers(shop_id, day)
     snapshots.publish(shop, day)
     return page.write(shop, day)
 
@@ -248,6 +482,123 @@ def create(shop_id: str, day: date, on_step: Callable[[str], None] = lambda name
         report_path = step(shop_id, day)
     assert isinstance(report_path, Path)  # noqa: S101 - for the type checker: the last step writes the report
     return report_path
+
+
+# --- privacy: what people ask of their data, and how long any of it is kept ---------------------------------------
+# A request is closed by the last of these steps only, so a run that was killed anywhere is finished by the next.
+
+
+def read_requests(shop_id: str, day: date) -> str:
+    """Enter the privacy requests that landed by ``day``, and flag the models that learnt from who is to be erased."""
+    from adloom.copywriting import registry as copy_models
+    from adloom.privacy import erasing, registry
+    from adloom.warehouse import loading
+
+    shop = load_shop(shop_id)
+    loading.ingest(shop, day)
+    with _ledger(shop_id) as connection:
+        registry.reopen(connection)
+        registry.register(connection, day)
+        found = registry.open_requests(connection)
+        erasing.note_impressions(connection, found)
+        copy_models.flag_retrain(connection, registry.learnt_for(connection, found, day))
+    kinds = Counter(one.kind for one in found)
+    return ", ".join(f"{count} × {kind}" for kind, count in sorted(kinds.items())) or "no open requests"
+
+
+def erase_from_files(shop_id: str, day: date) -> Any:
+    """Rewrite the landing files that hold users to be erased, and make raw from them again."""
+    from adloom.privacy import erasing, registry
+    from adloom.warehouse import loading
+
+    shop = load_shop(shop_id)
+    with _ledger(shop_id) as connection:
+        found = registry.open_requests(connection)
+        impressions = erasing.pending_impressions(connection)
+    erased = erasing.clean_files(shop, found, impressions)
+    loading.ingest(shop, day)
+    return erased
+
+
+def rebuild(shop_id: str, day: date) -> Any:
+    """Marts and portraits once more, of every day that an erasure changed; then what is made from no file."""
+    from adloom.audience.making import make_portraits
+    from adloom.privacy import erasing, registry
+    from adloom.warehouse import dbt
+
+    shop = load_shop(shop_id)
+    report = dbt.build(shop, day)
+    with _ledger(shop_id) as connection:
+        last = connection.execute(
+            select(func.max(ledger.portrait_days.c.day)).where(ledger.portrait_days.c.day <= day)
+        ).scalar()
+    if last is not None:
+        make_portraits(shop, last)
+    with _ledger(shop_id) as connection:
+        erasing.sweep(shop, connection, registry.open_requests(connection))
+    return report
+
+
+def replay(shop_id: str, day: date, on_step: Callable[[str], None] = lambda name: None) -> list[date]:
+    """Run every finished day up to ``day`` again whose landing is no longer what it was; returns those days."""
+    days = [one for one in stale_days(shop_id) if one <= day and one not in _purged(shop_id)]
+    for number, one in enumerate(days, start=1):
+        log.info("%s: replaying %s, %d of %d", shop_id, one, number, len(days))
+        run_day(shop_id, one, on_step)
+    return days
+
+
+def close_requests(shop_id: str, day: date) -> str:
+    """Write the database file anew after an erasure, and a receipt for every request."""
+    from adloom.privacy import erasing, registry
+
+    shop = load_shop(shop_id)
+    with _ledger(shop_id) as connection:
+        found = registry.open_requests(connection)
+    if any(one.kind == registry.ERASE for one in found):
+        erasing.compact(shop)
+    with _ledger(shop_id) as connection:
+        registry.close(connection, found, day)
+    return f"{len(found)} requests closed"
+
+
+def apply_retention(shop_id: str, day: date) -> Any:
+    """Delete what is older than the shop keeps it: raw, landing, rows that describe users."""
+    from adloom.privacy import retention
+    from adloom.warehouse import dbt
+
+    shop = load_shop(shop_id)
+    pending = frozenset(dbt.pending_days(shop, day))
+    with _ledger(shop_id) as connection:
+        purged = retention.purge(shop, connection, day, pending)
+    with _ledger(shop_id) as connection:
+        retention.remove_folders(shop, connection)
+    return purged
+
+
+PRIVACY_STEPS: dict[str, Step] = {
+    "read_requests": read_requests,
+    "erase_from_files": erase_from_files,
+    "rebuild": rebuild,
+    "replay": replay,
+    "close_requests": close_requests,
+    "apply_retention": apply_retention,
+}
+
+
+def privacy(shop_id: str, day: date, on_step: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
+    """Erasures, opt-outs and retention as of ``day``; step → what it says. ``on_step`` hears each name first."""
+    told = {}
+    for name, step in PRIVACY_STEPS.items():
+        on_step(name)
+        told[name] = step(shop_id, day)
+    return told
+
+
+def _purged(shop_id: str) -> frozenset[date]:
+    days = ledger.landing_days
+    with _ledger(shop_id) as connection:
+        return frozenset(connection.scalars(select(days.c.known_date).where(days.c.purged_on.is_not(None))))
 
 
 @dataclass(frozen=True)
@@ -317,7 +668,25 @@ def copies_table(shop_id: str, day: date, most: int = 40) -> str:
     return f"{table}\n… and {left_out} more" if left_out else table
 
 
-Step = Callable[[str, date], Any]
+def blocked_table(shop_id: str, day: date, most: int = 12) -> str:
+    """The day's creatives that a review blocks, and why, as text for a terminal."""
+    from tabulate import tabulate
+
+    creatives, reviews = ledger.creatives, ledger.reviews
+    said = (
+        select(creatives.c.creative_id, creatives.c.headline, reviews.c.rule_id, reviews.c.span, reviews.c.reason)
+        .join(reviews, reviews.c.creative_id == creatives.c.creative_id)
+        .where(creatives.c.day == day, reviews.c.severity == "block")
+        .order_by(creatives.c.creative_id, reviews.c.rule_id, reviews.c.span)
+    )
+    with _reading(load_shop(shop_id)) as connection:
+        found = {row.creative_id: row for row in reversed(connection.execute(said).all())}
+    rows = [(row.headline[:30], row.rule_id, row.span[:24], row.reason[:90]) for row in reversed(found.values())]
+    if not rows:
+        return "no creative is blocked by a review"
+    table = tabulate(rows[:most], headers=("blocked", "rule", "words", "why"), disable_numparse=True)
+    return table + (f"\n… and {len(rows) - most} more" if len(rows) > most else "")
+
 
 CREATE_STEPS: dict[str, Step] = {
     "write_briefs": write_briefs,
@@ -327,7 +696,13 @@ CREATE_STEPS: dict[str, Step] = {
     "plan_copy": plan_copy,
     "generate_copy": generate_copy,
     "record_creatives": record_creatives,
+    "plan_images": plan_images,
+    "generate_images": generate_images,
+    "compose": compose,
+    "record_images": record_images,
     "check_creatives": lambda shop_id, day: check(shop_id, day, "creatives"),
+    "settle_approvals": settle_approvals,
+    "publish_plan": publish_approved,
     "report": publish_creatives,
 }
 

@@ -12,11 +12,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from adloom.errors import UsageError
+from adloom.rule import ShopReview
 from adloom.settings import settings
 
 Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Algorithm = Literal["thompson", "top_two"]
+Scenario = Literal["recommendation", "cross_category", "promotion", "social", "hot_event"]
 
 
 class _Part(BaseModel):
@@ -41,6 +43,24 @@ class Limits(_Part):
     volume_ratio_fail: float = Field(default=10.0, gt=1)
     refused_copies_warn: Share = Field(default=0.2, description="share of a day's copies that could not be written")
     refused_copies_fail: Share = Field(default=0.5, description="beyond it the day's creatives stay behind the door")
+    similar_text_warn: Share = Field(default=0.5, description="of the letter groups of two copies, shared: named")
+    similar_text_block: Share = Field(default=0.85, description="shared by more: the later copy is blocked")
+    similar_image_warn: int = Field(default=6, ge=0, le=64, description="of 64 bits two pictures may differ in: named")
+    similar_image_block: int | None = Field(default=None, ge=0, le=64, description="as few: blocked; none: never")
+    account_similarity_warn: Share = Field(default=0.1, description="1 - originals / copies over seven days")
+    account_similarity_stop: Share = Field(
+        default=0.3, description="beyond it the day's creatives stay behind the door"
+    )
+    audience_skew: Share | None = Field(
+        default=0.2,
+        description="by how much a group's share of a creative's impressions may surely differ from its share of those "
+        "who could have seen it; beyond it the creative leaves the placement; none: reported, never blocked",
+    )
+    counterfactual_difference: Share = Field(
+        default=0.2,
+        description="by how much the share of copies that name a price, an offer or a tone may surely differ between "
+        "briefs that differ in gender or age alone",
+    )
 
 
 class Comparison(_Part):
@@ -100,6 +120,9 @@ class Strategy(_Part):
     holdout_share: float = Field(default=0.05, ge=0, le=0.5)
     reference_policy: Literal["uniform"] = "uniform"
     max_share_change: Share = Field(default=0.3, description="cap on a share's change from one day to the next")
+    exploration_share: Share = Field(
+        default=0.1, description="of a placement's impressions, for approved creatives that were not shown there yet"
+    )
 
     @model_validator(mode="after")
     def _changes_something(self) -> Strategy:
@@ -131,7 +154,7 @@ class FineTuning(_Part):
 
     method: Literal["lora", "full"] = "lora"
     max_steps: int = Field(default=400, gt=0)
-    max_minutes: float | None = Field(default=None, gt=0)
+    max_minutes: float | None = Field(default=None, gt=0, description="of training; loading the model is not counted")
     batch_size: int = Field(default=8, gt=0, description="pairs per optimizer step")
     learning_rate: float | None = Field(default=None, gt=0, description="default: 5e-4 with LoRA, 1e-4 in full")
     lora_rank: int = Field(default=16, gt=0)
@@ -166,6 +189,9 @@ class Copywriting(_Part):
     sampling: Sampling = Sampling()
     briefs_per_day: int = Field(default=48, ge=1, le=100_000)
     exploration_share: Share = Field(default=0.25, description="of the briefs, for what has little evidence")
+    facts_per_brief: int = Field(
+        default=4, ge=1, description="attributes of an item that a brief names; of more, a short copy becomes a list"
+    )
     shard_briefs: int = Field(default=256, ge=1, description="briefs per mapped task")
 
     @model_validator(mode="after")
@@ -173,6 +199,26 @@ class Copywriting(_Part):
         if (self.model == "endpoint") != (self.endpoint is not None):
             raise ValueError("model: 'endpoint' and the key endpoint belong together")
         return self
+
+
+PictureKind = Literal["own_photo", "gan"]
+
+
+class Imagery(_Part):
+    """Where the pictures of ad images come from, and how many images a day."""
+
+    enabled: bool = Field(default=True, description="false: copy only, no images")
+    source: PictureKind = Field(default="own_photo", description="own_photo: items.image, never altered; gan: drawn")
+    by_scenario: dict[Scenario, PictureKind] = Field(default={}, description="other sources for some scenarios")
+    generator: str | None = Field(
+        default=None, description="gan: folder of trained weights below the shop's models; none: the newest, or shipped"
+    )
+    shard_images: int = Field(default=400, ge=1, description="images per mapped task, about")
+    videos_per_day: int = Field(default=4, ge=0, description="short videos for 9:16 channels; each takes seconds")
+
+    def source_of(self, scenario: str) -> PictureKind:
+        """Which source a brief of that scenario takes its picture from."""
+        return dict(self.by_scenario).get(scenario, self.source)  # type: ignore[call-overload]
 
 
 class Portraits(_Part):
@@ -200,6 +246,14 @@ class Portraits(_Part):
         return self
 
 
+class Retention(_Part):
+    """How long what is known of persons is kept, in days; aggregates stay."""
+
+    raw_days: int = Field(default=90, ge=30, description="landing, rejected and raw rows")
+    feature_days: int = Field(default=180, ge=30, description="rows that describe a user: behaviours a day, portraits")
+    dossier_years: int = Field(default=3, ge=3, description="what was shown, to whom, and why: the ad archive")
+
+
 class Shop(_Part):
     """One shop; the single source of what a run needs to know beside its day."""
 
@@ -219,10 +273,13 @@ class Shop(_Part):
     )
     min_segment_users: int = Field(default=50, ge=10)
     channels: tuple[str, ...] = ()
-    brand_voice: str = ""
+    brand_voice: str | dict[Literal["zh", "en"], str] = Field(
+        default="", description="how the shop sounds, in a sentence: one text, or one per language"
+    )
     forbidden_words: tuple[str, ...] = ()
     ai_label_producer_id: str | None = None
     approval: Literal["required", "flagged_only", "off"] = "required"
+    approval_hours: float = Field(default=20, gt=0, description="how long a person may take; then all is rejected")
     unknown_age_is_minor: bool = False
     daily_budget: float | None = Field(default=None, gt=0)
     frequency_cap_per_day: int | None = Field(default=None, gt=0)
@@ -234,7 +291,10 @@ class Shop(_Part):
     evaluation: Evaluation = Evaluation()
     strategy: Strategy = Strategy()
     copywriting: Copywriting = Copywriting()
+    imagery: Imagery = Imagery()
     portraits: Portraits = Portraits()
+    review: ShopReview = ShopReview()
+    retention: Retention = Retention()
     simulated: bool = Field(default=False, description="made by a simulator: everything shown says so")
 
     @field_validator("time_zone")
@@ -265,6 +325,10 @@ class Shop(_Part):
     def _lookback_holds_attribution(self) -> Shop:
         if self.lookback_days < self.attribution_window_days:
             raise ValueError("lookback_days: must be at least attribution_window_days")
+        if self.retention.raw_days < self.lookback_days:
+            raise ValueError("retention.raw_days: must be at least lookback_days")
+        if self.retention.feature_days < self.portraits.window_days:
+            raise ValueError("retention.feature_days: must be at least portraits.window_days")
         return self
 
     @property
@@ -293,6 +357,11 @@ class Shop(_Part):
         return self.home / "creatives"
 
     @property
+    def images(self) -> Path:
+        """The folder that paths of ``items.image`` are below."""
+        return self.landing / "_images"
+
+    @property
     def models(self) -> Path:
         return self.home / "models"
 
@@ -300,6 +369,13 @@ class Shop(_Part):
     def languages(self) -> tuple[Literal["zh", "en"], ...]:
         """The languages copy is written in."""
         return self.copy_languages or (self.language,)
+
+    def voice(self, language: Literal["zh", "en"]) -> str:
+        """How the shop sounds in ``language``; empty: nothing was said in it."""
+        if isinstance(self.brand_voice, dict):
+            return self.brand_voice.get(language, "").strip()
+        is_chinese = re.search(r"[\u3400-\u9fff]", self.brand_voice) is not None
+        return self.brand_voice.strip() if is_chinese == (language == "zh") else ""
 
 
 def shop_ids() -> list[str]:

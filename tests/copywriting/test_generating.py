@@ -279,12 +279,18 @@ def test_shards_are_planned_and_those_of_an_earlier_plan_removed(tmp_path):
 def test_progress_is_told_once_a_second_with_the_time_left(caplog):
     now = [0.0]
     with caplog.at_level(logging.INFO, "adloom.copywriting.generating"):
-        progress = generating._Progress("shard", 100, done=0, copies=0, clock=lambda: now[0])
+        progress = generating._Progress("shard", 100, 4, done=0, copies=0, clock=lambda: now[0])
+        progress.expect(200, 50)
         for _ in range(50):
             now[0] += 0.25
             progress.drew(4, is_first=True)
-    assert len(caplog.messages) == 12
-    assert caplog.messages[-1] == "shard: 48 of 100 briefs, 192 candidates, 0:13 left"
+        assert len(caplog.messages) == 12
+        assert caplog.messages[-1] == "shard: 48 of 100 briefs, 192 candidates, 0:13 left"
+        # Drawn for again: it takes its time, and the briefs to come will be drawn for again, too.
+        progress.expect(100, 0)
+        now[0] += 1
+        progress.drew(4, is_first=False)
+        assert caplog.messages[-1] == "shard: 50 of 100 briefs, 204 candidates, 0:26 left"
 
 
 # --- with models --------------------------------------------------------------------------------------------------

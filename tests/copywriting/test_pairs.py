@@ -149,6 +149,7 @@ BAD: dict[str, tuple[str, Callable[[Books], object]]] = {
         REJECTED,
         lambda books: (decided(books), books.decide("bad", "rejected", DAY + timedelta(1), content="another wording")),
     ),
+    "approved by the shop's policy, read by nobody": (UNAPPROVED, lambda books: decided(books, origin="policy")),
     "blocked": (BLOCKED, lambda books: (decided(books), books.review("bad", "block"))),
     "erased": (ERASED, lambda books: (decided(books), books.erase("creative", "bad"))),
     "of an erased item": (ERASED, lambda books: (decided(books, item="gone"), books.erase("item", "gone"))),

@@ -170,8 +170,13 @@ def test_right_to_left_letters_and_emoji_pass() -> None:
 
 def test_a_prompt_names_every_fact_and_nothing_that_is_missing() -> None:
     full = prompt(brief())
-    for fact in ("Rain coat", "Ryl", "$79", "colour: navy", "20 % off", "First storm", "storm", "tents", "best"):
+    for fact in ("Rain coat", "Ryl", "$79", "colour: navy", "20 % off", "First storm", "storm", "tents"):
         assert fact in full
+    # A small model repeats what it is told to avoid; a chat endpoint is told, and its lengths.
+    assert "Avoid" not in full
+    told = messages(brief())[1]["content"]
+    assert "Avoid: best" in told
+    assert "Headline≤" in told
     bare = prompt(brief(offer=None, event=None, related="", segment_words="", directives=(), forbidden_words=()))
     for label in ("Offer:", "Event:", "Looked at:", "Audience:", "Do:", "Avoid:"):
         assert label not in bare

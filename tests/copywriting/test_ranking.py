@@ -171,7 +171,7 @@ def test_similarity_by_hand():
 
 
 def test_a_score_by_hand():
-    """One of two attributes .5, half like a sibling .3, fluency e^-1, value .25; 宝蓝色 is a part of the title: .3."""
+    """One of two attributes .5, half like a sibling .3, fluency 2.5 e^-1, value .25; 宝蓝色 is in the title: .3."""
     half = copy(body="宝蓝色衬得人很精神，周末出门穿它正好")
     found = score(half, brief(), nearest=0.5, log_probability=-1.0, value=lambda *_: 0.25)
     assert found == {
@@ -183,7 +183,7 @@ def test_a_score_by_hand():
         "repetition": 0,
         "value": 0.25,
         "warnings": 0,
-        "total": pytest.approx(0.5 + 0.3 + math.exp(-1) + 0.25 + 0.3, abs=1e-4),
+        "total": pytest.approx(0.5 + 0.3 + 2.5 * math.exp(-1) + 0.25 + 0.3, abs=1e-4),
     }
 
 

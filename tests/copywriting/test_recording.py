@@ -66,9 +66,9 @@ def _all(connection: Connection, table: Any) -> list[Any]:
     return list(connection.execute(select(table).order_by(*table.c)))
 
 
-def test_a_claim_without_a_fact_is_recorded_as_a_blocking_finding(connection: Connection) -> None:
+def test_a_claim_without_a_fact_is_recorded_as_a_blocking_finding(shop: Shop, connection: Connection) -> None:
     rows = [row(1, TRUE), row(2, FALSE), row(3, None)]
-    told = recording.record_creatives(connection, DAY, rows)
+    told = recording.record_creatives(connection, DAY, rows, shop)
     assert (told.briefs, told.copies, told.refused, told.blocked) == (3, 2, 1, 1)
     by_id = {one.creative_id: one for one in _all(connection, ledger.creatives)}
     assert by_id[rows[2].creative_id].headline is None
@@ -82,15 +82,31 @@ def test_a_claim_without_a_fact_is_recorded_as_a_blocking_finding(connection: Co
     assert len(found) == len(set(found)), "the same words twice in a part are one finding"
 
 
-def test_recording_again_replaces_the_day_and_leaves_other_days_alone(connection: Connection) -> None:
+def test_every_room_of_the_review_is_asked_and_all_its_verdicts_are_kept(
+    make_shop: Callable[..., Shop], connection: Connection
+) -> None:
+    shop = make_shop(language="zh", review={"exclusions": ["绝绝子"]})
+    body = "最佳搭配红色连衣裙，绝绝子，原价399，给你最佳的棉"
+    bad = Copy(headline="红色连衣裙", body=body, call_to_action="加微信 abc12345")
+    recording.record_creatives(connection, DAY, [row(1, bad)], shop)
+    reviews = _all(connection, ledger.reviews)
+    told = {(one.rule_id, one.span): one.severity for one in reviews}
+    assert told["brand.exclusion", "绝绝子"] == "block"
+    assert told["law.reference_price", "原价399"] == "block", "nobody knows a price of this item"
+    assert told["safety.contact", "微信 abc12345"] == "block"
+    assert told["law.absolute", "最佳"] == "block", "exempted where it stands first, not where it stands again"
+    assert all(one.rule_version and one.reason for one in reviews)
+
+
+def test_recording_again_replaces_the_day_and_leaves_other_days_alone(shop: Shop, connection: Connection) -> None:
     before = DAY - timedelta(days=1)
-    recording.record_creatives(connection, before, [row(1, FALSE, before)])
-    recording.record_creatives(connection, DAY, [row(1, FALSE), row(2, TRUE)])
+    recording.record_creatives(connection, before, [row(1, FALSE, before)], shop)
+    recording.record_creatives(connection, DAY, [row(1, FALSE), row(2, TRUE)], shop)
     first = _all(connection, ledger.creatives), _all(connection, ledger.reviews)
-    recording.record_creatives(connection, DAY, [row(1, FALSE), row(2, TRUE)])
+    recording.record_creatives(connection, DAY, [row(1, FALSE), row(2, TRUE)], shop)
     assert (_all(connection, ledger.creatives), _all(connection, ledger.reviews)) == first
     # Mended: the old finding must not hang on the new text.
-    recording.record_creatives(connection, DAY, [row(1, TRUE)])
+    recording.record_creatives(connection, DAY, [row(1, TRUE)], shop)
     assert {one.day for one in _all(connection, ledger.reviews)} == {before}
     assert [one.day for one in _all(connection, ledger.creatives)].count(DAY) == 1
 
@@ -124,7 +140,8 @@ def test_a_model_trained_from_another_base_does_not_write(
     }
     connection.execute(ledger.models.insert(), [values])
     assert handover.choose_writer(connection, shop, DAY).adapter == "run/weights"
-    assert handover.choose_writer(connection, shop, DAY - timedelta(days=1)).model_id == "package:gemma-3-270m"
+    before = handover.choose_writer(connection, shop, DAY - timedelta(days=1))
+    assert (before.base, before.adapter) == ("package:gemma-3-270m", None)
     other = make_shop(language="zh", copywriting={"model": "path:/another"})
     assert handover.choose_writer(connection, other, DAY) == handover.Writer("path:/another", "path:/another", None)
 

@@ -126,6 +126,17 @@ def test_a_candidate_is_promoted_only_if_it_beats_base_and_live_model(connection
     assert live(connection, DAY) == "first"
 
 
+def test_a_training_that_does_not_better_the_starter_voice_is_not_promoted(connection: Connection, shop: Shop) -> None:
+    """Better than the bare base is not enough: the voice is what would write otherwise."""
+    for model_id, tuned in (("worse", 3.1), ("better", 2.9)):
+        trained = result(shop, model_id, tuned=tuned)
+        metrics = {**trained.metrics, "loss_starter": 3.0}
+        registry.record(connection, DAY, replace(trained, metrics=metrics), {"starter": 300}, shop.models)
+    assert "no better than the starter voice" in registry.promote_if_better(connection, "worse", DAY)
+    assert "starter voice 3.000" in registry.promote_if_better(connection, "better", DAY)
+    assert live(connection, DAY) == "better"
+
+
 def test_a_live_model_of_another_base_is_no_bar(connection: Connection, shop: Shop, record: Any) -> None:
     record("old", tuned=2.0)
     registry.promote(connection, "old", DAY, registry.BY_LOSS)

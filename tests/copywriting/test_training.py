@@ -105,7 +105,7 @@ def test_only_the_copy_and_its_end_are_learnt(tiny_qwen3: Path, tmp_path: Path) 
     from adloom.copywriting.training import CompletionLoss, _encode
 
     loaded = load_local(f"path:{tiny_qwen3}", tmp_path, device="cpu", dtype="float32")
-    encoded = [text for _, text in _encode(loaded.tokenizer, texts(6), 512)[0]]
+    encoded = [text[0] for _, text in _encode(loaded.tokenizer, texts(6), 512)[0]]
     assert {text.completion[-1] for text in encoded} == {loaded.tokenizer.eos_token_id}
     expected = 0.0
     for text in encoded:  # one by one, as transformers itself computes it
@@ -199,9 +199,9 @@ def test_an_item_is_on_one_side_of_the_split_and_more_data_never_moves_it_into_v
 
     def sides(items: int) -> tuple[set[int], set[int]]:
         # The prompt is the item's number: it says whose text this is.
-        given = [(f"item-{item}", Encoded([item], [copy])) for item in range(items) for copy in range(3)]
-        train, validation = _split(given, FineTuning(max_minutes=2))
-        return {one.prompt[0] for one in train}, {one.prompt[0] for one in validation}
+        given = [(f"item-{item}", (Encoded([item], [copy]),)) for item in range(items) for copy in range(3)]
+        train, validation, _ = _split(given, FineTuning(max_minutes=2))
+        return {one[0].prompt[0] for one in train}, {one.prompt[0] for one in validation}
 
     before, held_before = sides(60)
     after, held_after = sides(600)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -204,6 +205,35 @@ def add_creatives(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
+FORMATS = ("feed_1080x1080", "marketplace_800x800")
+
+
+def add_images(connection: duckdb.DuckDBPyConnection) -> None:
+    """Orders and finished images of the first ten creatives; `make_world` writes the files."""
+    for number in range(10):
+        for name in FORMATS:
+            one, side = f"k{number}", int(name.rpartition("x")[2])
+            connection.execute("insert into adloom.image_orders values (?, ?, ?, 'hash')", [DAY, one, name])
+            label = {"AIGC": {"Label": "1", "ContentProducer": "shop-1", "ProduceID": one, "ReservedCode1": "sha256:0"}}
+            measured = {"contrast": [7.1, 4.5], "label_height": [55.0, 54.0], "subject_size": [0.3, 0.05]}
+            row = [one, name, DAY, "image", f"day={DAY}/{one}_{name}.jpg", digest(one, name), side, side, 1000]
+            row += ["card", "own_photo", "0", json.dumps({"measured": measured})]
+            row += [json.dumps(label | {"places": ["xmp"]})]
+            connection.execute(f"insert into adloom.assets values ({', '.join('?' * len(row))})", row)
+
+
+def digest(creative_id: str, name: str) -> str:
+    return hashlib.sha256(f"{creative_id} {name}".encode()).hexdigest()
+
+
+def write_files(shop: Shop) -> None:
+    folder = shop.creatives / f"day={DAY}"
+    folder.mkdir(parents=True)
+    for number in range(10):
+        for name in FORMATS:
+            (folder / f"k{number}_{name}.jpg").write_text(f"k{number} {name}")
+
+
 @dataclass
 class World:
     """A shop whose warehouse a test may spoil before it knocks at a door."""
@@ -260,6 +290,7 @@ def good_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
         connection.execute(TABLES)
         connection.execute(DATA)
         add_creatives(connection)
+        add_images(connection)
     return path
 
 
@@ -268,8 +299,9 @@ def make_world(make_shop: Callable[..., Shop], good_warehouse: Path) -> Callable
     """A good world of the test's own; overrides go into the shop's file."""
 
     def make(**overrides: Any) -> World:
-        shop = make_shop(**overrides)
+        shop = make_shop(**{"ai_label_producer_id": "shop-1"} | overrides)
         shop.home.mkdir(parents=True)
+        write_files(shop)
         shutil.copy(good_warehouse, shop.home / "warehouse.duckdb")
         world = World(shop)
         world.relist()

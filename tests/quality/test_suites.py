@@ -206,6 +206,16 @@ CREATIVES_WORLDS: dict[str, dict[str, list[str]]] = {
         "creatives.body.different_warn": [rewrite("headline = 'No. 7', body = (" + BODY_OF_7 + ")", "k6")],
         "creatives.candidates.parsed": [f"update {MADE} set candidates_parsed = 1"],
         "reviews.creative_id.marked": ["delete from adloom.reviews"],
+        "assets.format.complete": ["delete from adloom.assets where creative_id = 'k1' and format like 'feed%'"],
+        "assets.checks.passed": ["update adloom.assets set width = 1081 where creative_id = 'k2'"],
+        "assets.label.read_back": [
+            "update adloom.assets set label = replace(label, 'shop-1', 'shop-2') where creative_id = 'k3'"
+        ],
+        "assets.digest.of_file": ["update adloom.assets set digest = 'other' where creative_id = 'k4'"],
+        "assets.creative_id.few_refused": [
+            "insert into adloom.reviews select creative_id, creative_hash, day, 'image.picture', '1', "
+            f"'feed_1080x1080', '', 'block', 'no picture' from {MADE} where creative_id between 'k5' and 'k8'"
+        ],
     },
     "most refused, the rest alike": {
         "creatives.refused_reason.few_fail": [
@@ -214,10 +224,15 @@ CREATIVES_WORLDS: dict[str, dict[str, list[str]]] = {
         "creatives.body.different_fail": [
             f"update {MADE} set headline = 'Same', body = 'Always the same' where headline is not null"
         ],
+        "creatives.body.original_warn": [],
+        "creatives.body.original_fail": [
+            "insert into adloom.reviews select creative_id, creative_hash, day, 'similarity.near_duplicate', '1', "
+            f"'body', 'Always', 'warn', 'as k0' from {MADE} where creative_id between 'k10' and 'k15'"
+        ],
         "approvals.creative_id.not_blocked": [
             "update adloom.reviews set severity = 'block'",
-            "insert into adloom.approvals select creative_id, creative_hash, 'approved', 'person', "
-            "date '2024-03-06', 'someone', null from adloom.creatives where creative_id = 'k0'",
+            "insert into adloom.approvals by name select creative_id, creative_hash, 'approved' as decision, "
+            "'person' as origin, date '2024-03-06' as decided_on from adloom.creatives where creative_id = 'k0'",
         ],
     },
     "nothing ordered": {"briefs.day.some": [f"delete from {BRIEFS}", f"delete from {MADE}"]},

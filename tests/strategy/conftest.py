@@ -24,8 +24,8 @@ MARTS = (
     "impressions bigint, clicks bigint, conversions bigint)",
     "create table marts.dim_creatives (creative_id text, campaign_id text, known_date date)",
     "create table marts.fct_impressions (impression_id text, impression_at timestamp, impression_date date, "
-    "impression_known_date date, is_valid boolean, user_hash text, creative_id text, segment_id text, campaign_id text, policy_id text, "
-    "placement text, propensity double, click_known_date date)",
+    "impression_known_date date, is_valid boolean, user_hash text, creative_id text, segment_id text, "
+    "campaign_id text, policy_id text, placement text, propensity double, click_known_date date)",
 )
 
 

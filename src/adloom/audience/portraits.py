@@ -11,12 +11,13 @@ from datetime import date
 
 from sqlalchemy import Connection, select
 
+from adloom import creative
 from adloom.errors import AdloomError
 from adloom.warehouse import ledger
 
-ALL = "all"
+ALL = creative.ALL
 """Everybody who fits no narrower segment; also who is not known at all."""
-NOT_PERSONALISED = "not_personalised"
+NOT_PERSONALISED = creative.NOT_PERSONALISED
 """Minors, users who opted out, and users of unknown age where the shop says so: never described."""
 
 

@@ -16,6 +16,7 @@ from decimal import Decimal
 from typing import Any
 
 from adloom.creative import ItemFacts, Language
+from adloom.review.safety import personal_data
 
 LONGEST_TITLE, LONGEST_CATEGORY, LONGEST_BRAND = 120, 80, 40
 LONGEST_NAME, LONGEST_VALUE = 40, 120
@@ -148,6 +149,8 @@ def _title(item: Item, text: str, language: Language) -> str:
         raise Refused(f"item {item.item_id} has a title without words")
     if not is_in_language(title, language):
         raise Refused(f"item {item.item_id} has a title that is not {name}")
+    if personal := personal_data(title, language):
+        raise Refused(f"item {item.item_id} has a title with personal data: {', '.join(personal)}")
     return title
 
 
@@ -183,7 +186,9 @@ def _attributes(item: Item, content: Mapping[str, Any], language: Language) -> d
 def _is_fact(text: str, longest: int, language: Language) -> bool:
     if text.casefold() in _NOTHING or len(text) > longest or not any(one.isalnum() for one in text):
         return False
-    return is_in_language(text, language) and not _ADDRESS.search(text)
+    if _ADDRESS.search(text) or personal_data(text, language):
+        return False
+    return is_in_language(text, language)
 
 
 def _flat(value: Any, language: Language, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:

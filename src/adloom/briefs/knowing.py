@@ -18,6 +18,7 @@ from adloom.audience.naming import Names, read_names, split_path
 from adloom.audience.portraits import Affinity, Portrait, read_affinities, read_portraits
 from adloom.briefs.describing import LANGUAGE_NAMES, Item, clean, is_in_language
 from adloom.errors import AdloomError
+from adloom.review.safety import personal_data
 from adloom.shop import Shop
 from adloom.strategy.posterior import DEFAULT_CTR, shrunk_rate
 from adloom.warehouse import ledger
@@ -385,7 +386,7 @@ def _per_language(row: RowMapping, column: str, shop: Shop) -> dict[str, str]:
     for language in LANGUAGE_NAMES:
         value = row[column] if language == shop.language else translations.get(language, {}).get(column)
         said = clean(value) if isinstance(value, str) else ""
-        if said and is_in_language(said, language):
+        if said and is_in_language(said, language) and not personal_data(said, language):
             found[language] = said
     return found
 

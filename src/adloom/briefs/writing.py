@@ -18,7 +18,7 @@ from adloom.briefs.choosing import Chosen, choose
 from adloom.briefs.describing import is_in_language
 from adloom.briefs.knowing import SHOWN_REFUSALS, Known, read_known
 from adloom.briefs.scenarios import Possible, possible_briefs, shop_channels
-from adloom.creative import Brief, Language, write_rows
+from adloom.creative import Brief, ItemFacts, voiced, write_rows
 from adloom.shop import Shop
 from adloom.warehouse import ledger
 from adloom.warehouse.engine import warehouse
@@ -103,11 +103,15 @@ def _brief(shop: Shop, day: date, chosen: Chosen, possible: Possible) -> Brief:
         channel=one.channel,
         segment_id=one.segment.segment_id,
         segment_words=one.segment.words.get(one.language, "") if one.segment.is_personalised else "",
-        item=possible.facts[one.language][one.item.item_id],
+        item=_said(
+            possible.facts[one.language][one.item.item_id],
+            shop.copywriting.facts_per_brief,
+            f"{shop.id}\0{day}\0{one.segment.segment_id}\0{one.scenario}\0{one.channel}",
+        ),
         related=one.related,
         offer=one.offer,
         event=one.hot_event,
-        tone=_tone(shop, channel.tone, one.language),
+        tone=voiced(channel.tone, shop.voice(one.language), one.language),
         forbidden_words=tuple(word for word in shop.forbidden_words if is_in_language(word, one.language)),
         limits=channel.limits,
     )
@@ -115,17 +119,14 @@ def _brief(shop: Shop, day: date, chosen: Chosen, possible: Possible) -> Brief:
     return brief.model_copy(update={"seed": int.from_bytes(drawn[:4], "big") >> 1})
 
 
-def _tone(shop: Shop, tone: str, language: Language) -> str:
-    """The channel's tone and the shop's voice, where that is written in the language of the copy."""
-    voice = shop.brand_voice.strip()
-    if not _speaks(shop, language):
-        return tone
-    return f"{tone}；{voice}" if language == "zh" else f"{tone}; {voice}"
+def _said(facts: ItemFacts, most: int, occasion: str) -> ItemFacts:
+    """The item with at most ``most`` of its attributes, in their order: which ones is the occasion's own."""
 
+    def drawn(name: str) -> bytes:
+        return hashlib.sha256(f"{occasion}\0{facts.item_id}\0{name}".encode()).digest()
 
-def _speaks(shop: Shop, language: Language) -> bool:
-    voice = shop.brand_voice.strip()
-    return bool(voice) and is_in_language(voice, language) and (language == "en" or not voice.isascii())
+    kept = set(sorted(facts.attributes, key=drawn)[:most])
+    return facts.model_copy(update={"attributes": {k: v for k, v in facts.attributes.items() if k in kept}})
 
 
 def _tell(report: BriefReport, shop: Shop, briefs: list[Brief], chosen: list[Chosen], possible: Possible) -> None:
@@ -140,7 +141,7 @@ def _tell(report: BriefReport, shop: Shop, briefs: list[Brief], chosen: list[Cho
         report.notes += [
             f"the brand voice is not written in {language}: briefs in it have only the channel's tone"
             for language in shop.languages
-            if not _speaks(shop, language)
+            if not shop.voice(language)
         ]
     names = {name for language in shop.languages for name in shop_channels(shop, language)}
     report.notes += [

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import ConfigDict, Field
 
 from adloom.copywriting.endpoint import EndpointModel
-from adloom.copywriting.model import LocalModel
+from adloom.copywriting.model import Identity, LocalModel
 from adloom.copywriting.prompts import STOP, Unparsable, messages, parse, prompt
 from adloom.copywriting.ranking import Candidate, Choice, Known, Value, choose, fitted
 from adloom.creative import Brief, Copy, Language, Pair, _Row, read_rows, write_rows
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Goes up when the same briefs would make other rows: finished shards of before are then made again."""
 ROUNDS = 3
 """A brief without enough usable candidates is drawn for again, this often in all."""
@@ -101,12 +101,19 @@ class Writer(Protocol):
         """(index of a brief, its answers), in any order."""
 
 
+def identity_of(model: Identity) -> str:
+    """`Writer.identity` of a local model."""
+    return f"{model.base_digest}:{model.adapter_digest}:{model.device}:{model.dtype}"
+
+
 class LocalWriter:
     """Draws from a model in this process."""
 
     def __init__(self, local: LocalModel, sampling: Sampling) -> None:
         self.local, self.sampling = local, sampling
-        self.identity = f"{local.base_digest}:{local.adapter_digest}:{local.device}:{local.model.dtype}"
+        self.identity = identity_of(
+            Identity(local.base_digest, local.adapter_digest, local.device.type, str(local.model.dtype))
+        )
         self.page = max(1, PAGE_BATCHES * sampling.batch_size // sampling.candidates)
         self._decoders: dict[Language, Decoder] = {}
 
@@ -236,18 +243,8 @@ def generate_shard(
     becomes rows with a reason; `AdloomError` where the shard cannot go on.
     """
     writer = _writer(model, sampling)
-    inputs = {
-        "format": FORMAT,
-        "day": day.isoformat(),
-        "briefs": _file_digest(briefs_path),
-        "model_id": model_id,
-        "model": writer.identity,
-        "sampling": sampling.model_dump(mode="json"),
-        "known": _file_digest(known_path) if known_path else None,
-        "valued": value is not None,
-    }
+    inputs = _inputs(briefs_path, writer.identity, sampling, day, model_id, known_path, value)
     if (finished := _finished(path, inputs)) is not None:
-        log.info("%s: finished before, %d copies", path.name, finished.copies)
         return finished
     work = _Work(writer, sampling, day=day, model_id=model_id, known=_known(known_path), value=value)
     try:
@@ -257,6 +254,43 @@ def generate_shard(
             f"{path.name}: {error.strerror or error} ({error.filename or path.parent})",
             "make room or mend the folder, and run the step again: it goes on where it stopped",
         ) from error
+
+
+def finished_shard(
+    briefs_path: Path,
+    path: Path,
+    identity: str,
+    sampling: Sampling,
+    *,
+    day: date,
+    model_id: str,
+    known_path: Path | None = None,
+    value: Value | None = None,
+) -> Shard | None:
+    """What `generate_shard` would find finished with a writer of that identity; None: there is something to do."""
+    return _finished(path, _inputs(briefs_path, identity, sampling, day, model_id, known_path, value))
+
+
+def _inputs(  # noqa: PLR0917
+    briefs_path: Path,
+    identity: str,
+    sampling: Sampling,
+    day: date,
+    model_id: str,
+    known_path: Path | None,
+    value: Value | None,
+) -> dict[str, Any]:
+    """All that decides what is in a shard."""
+    return {
+        "format": FORMAT,
+        "day": day.isoformat(),
+        "briefs": _file_digest(briefs_path),
+        "model_id": model_id,
+        "model": identity,
+        "sampling": sampling.model_dump(mode="json"),
+        "known": _file_digest(known_path) if known_path else None,
+        "valued": value is not None,
+    }
 
 
 def _writer(model: LocalModel | EndpointModel | Writer, sampling: Sampling) -> Writer:
@@ -312,7 +346,8 @@ class _Work:
             for row in pages.kept():
                 counts.add(row)
                 self._remember(row)
-            progress = _Progress(path.name, total, done=counts.briefs, copies=counts.copies)
+            each = self.sampling.candidates
+            progress = _Progress(path.name, total, each, done=counts.briefs, copies=counts.copies)
             briefs = islice(read_rows(briefs_path, Brief), counts.briefs, None)
             while page := list(islice(briefs, self.writer.page)):
                 rows = list(self._page(page, progress))
@@ -343,6 +378,7 @@ class _Work:
 
     def _round(self, lacking: list[_Drawn], number: int, progress: _Progress) -> None:
         counts = [one.missing * self.sampling.candidates for one in lacking]
+        progress.expect(sum(counts), len(lacking) if number == 0 else 0)
         seeds = [seed_of(one.brief, number) for one in lacking]
         for place, answers in self.writer.draw([one.brief for one in lacking], counts, seeds):
             one = lacking[place]
@@ -442,26 +478,38 @@ class _Counts:
 
 
 class _Progress:
-    """A log line about once a second: briefs done and to come, candidates, time left."""
+    """A log line about once a second: briefs done and to come, candidates, time left.
+
+    Time goes by candidates, not by briefs: a brief that is drawn for again takes its time again. What is to come is
+    guessed from what the briefs before it took, further rounds included.
+    """
 
     def __init__(
-        self, name: str, total: int, *, done: int, copies: int, clock: Callable[[], float] = time.monotonic
+        self, name: str, total: int, each: int, *, done: int, copies: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._name, self._total, self._before, self._done, self._clock = name, total, done, done, clock
-        self._candidates = 0
+        self._name, self._total, self._each, self._before, self._done = name, total, each, done, done
+        self._clock = clock
+        self._candidates = self._expected = self._begun = 0
         self._began = self._told = clock()
         if done:
             log.info("%s: goes on behind %d of %d briefs (%d copies)", name, done, total, copies)
+
+    def expect(self, candidates: int, briefs: int) -> None:
+        """A round begins: so many candidates, for so many briefs that had none yet."""
+        self._expected += candidates
+        self._begun += briefs
 
     def drew(self, candidates: int, is_first: bool) -> None:
         """Some brief's candidates were drawn; a redraw makes no brief count twice."""
         self._done += is_first
         self._candidates += candidates
         now = self._clock()
-        if now - self._told < 1 or self._done == self._before:
+        if now - self._told < 1 or not self._candidates or not self._begun:
             return
         self._told = now
-        left = (now - self._began) / (self._done - self._before) * (self._total - self._done)
+        to_begin = self._total - self._before - self._begun
+        to_come = self._expected - self._candidates + to_begin * max(self._each, self._expected / self._begun)
+        left = (now - self._began) / self._candidates * to_come
         log.info(
             "%s: %d of %d briefs, %d candidates, %d:%02d left",
             *(self._name, self._done, self._total, self._candidates, *divmod(round(left), 60)),
@@ -559,6 +607,7 @@ def _finished(path: Path, inputs: dict[str, Any]) -> Shard | None:
         manifest = json.loads(_manifest(path).read_text(encoding="utf-8"))
         if manifest["inputs"] != inputs or manifest["sha256"] != _file_digest(path):
             return None
+        log.info("%s: finished before, %d copies", path.name, manifest["copies"])
         return Shard(path, manifest["briefs"], manifest["copies"], manifest["refused"], was_finished=True)
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection
 
 from adloom.copywriting import pairs, registry
+from adloom.copywriting.starter import StarterVoice, starter_voice
 from adloom.creative import Pair, read_rows
 from adloom.errors import AdloomError
 from adloom.settings import settings
@@ -28,7 +29,7 @@ from adloom.shop import Shop
 if TYPE_CHECKING:
     from adloom.copywriting.endpoint import EndpointModel
     from adloom.copywriting.generating import Generated, Shard
-    from adloom.copywriting.model import LocalModel
+    from adloom.copywriting.model import Identity, LocalModel
     from adloom.copywriting.training import TrainingResult
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ class Training:
     live: str | None
     """weights in use, below the models folder: what the result is held against"""
     reason_to_skip: str | None
+    starter: str | None = None
+    """digest of the starter voice that the training goes on from; None: it begins with the bare base"""
 
     def __str__(self) -> str:
         if self.reason_to_skip:
@@ -63,10 +66,12 @@ class Writer:
     """Which model writes on a day."""
 
     model_id: str
-    """of the models row, or the base's name"""
+    """of the models row; else the base's name, and the digest of the starter voice if it writes"""
     base: str
     adapter: str | None
-    """trained weights, below the shop's models folder; None: the base writes"""
+    """trained weights, below the shop's models folder; None: the base writes, or the starter voice"""
+    starter: str | None = None
+    """digest of the starter voice, where it writes"""
 
 
 def folder_of(shop: Shop, day: date) -> Path:
@@ -96,6 +101,8 @@ def order_training(connection: Connection, shop: Shop, day: date) -> Training:
         reason = selection.reason_to_skip(copywriting.fine_tuning.min_new_pairs)
     what = hashlib.sha256(path.read_bytes())
     what.update(f"{copywriting.model} {copywriting.fine_tuning.model_dump_json(exclude={'min_new_pairs'})}".encode())
+    starter = _starter(shop)
+    what.update(starter.digest.encode() if starter else b"")
     found = Training(
         pairs=len(selection.pairs),
         new=selection.new,
@@ -103,22 +110,40 @@ def order_training(connection: Connection, shop: Shop, day: date) -> Training:
         folder=f"{day.isoformat()}-{what.hexdigest()[:12]}",
         live=None if live is None else live.path,
         reason_to_skip=reason,
+        starter=starter.digest if starter else None,
     )
     _write(folder / TRAINING, asdict(found))
     return found
 
 
 def choose_writer(connection: Connection, shop: Shop, day: date) -> Writer:
-    """Note which model writes on ``day``: the live one, or the base."""
+    """Note which model writes on ``day``: the live one, else the base with the starter voice that belongs to it."""
     base = shop.copywriting.model
     live = _live(connection, shop, day)
     if shop.copywriting.endpoint is not None:
         found = Writer(f"endpoint:{shop.copywriting.endpoint.model}", base, None)
+    elif live is None and (starter := _starter(shop)) is not None:
+        found = Writer(f"{base}+starter:{starter.digest[:12]}", base, None, starter.digest)
     elif live is None:
         found = Writer(base, base, None)
     else:
         found = Writer(live.model_id, live.base, live.path)
     _write(folder_of(shop, day) / WRITER, asdict(found))
+    return found
+
+
+def _starter(shop: Shop, expected: str | None = None) -> StarterVoice | None:
+    """The starter voice of the shop's base; with ``expected``, the digest of one, that one or `AdloomError`."""
+    if shop.copywriting.endpoint is not None:
+        return None
+    from adloom.copywriting.model import pinned_digest
+
+    found = starter_voice(pinned_digest(shop.copywriting.model))
+    if expected is not None and (found is None or found.digest != expected):
+        raise AdloomError(
+            f"the starter voice {expected[:12]} that was planned with is not the one that is installed here",
+            "install the same version of adloom on both machines, or plan again: plan-copy, select-pairs",
+        )
     return found
 
 
@@ -179,6 +204,7 @@ def train(shop: Shop, day: date) -> TrainingResult | None:
         cache=weights_cache(),
         device=settings().device,
         live=None if order.live is None else shop.models / order.live,
+        starter=None if order.starter is None else _starter(shop, order.starter),
     )
 
 
@@ -192,20 +218,44 @@ def generate(shop: Shop, day: date, shards: Sequence[str]) -> list[Shard]:
     if missing := [path.name for path in paths if not path.is_file()]:
         raise AdloomError(f"there is no {missing[0]} in {folder / SHARDS}", _run("plan-copy", shop, day))
     _quiet_threads()
-    model = _model(shop, writer)
     known = folder / PAIRS
-    return [
-        generating.generate_shard(
-            path,
-            generating.shard_path(path),
-            model,
-            shop.copywriting.sampling,
-            day=day,
-            model_id=writer.model_id,
-            known_path=known if known.is_file() else None,
-        )
-        for path in paths
-    ]
+    about: dict[str, Any] = {
+        "day": day,
+        "model_id": writer.model_id,
+        "known_path": known if known.is_file() else None,
+    }
+    sampling = shop.copywriting.sampling
+    if shop.copywriting.endpoint is None:
+        # Loading takes seconds: a task that is run again when all is done needs only to know what would be loaded.
+        identity = generating.identity_of(_identity(shop, writer))
+        found = [
+            generating.finished_shard(path, generating.shard_path(path), identity, sampling, **about) for path in paths
+        ]
+        done = [shard for shard in found if shard is not None]
+        if len(done) == len(paths):
+            return done
+    model = _model(shop, writer)
+    return [generating.generate_shard(path, generating.shard_path(path), model, sampling, **about) for path in paths]
+
+
+def model_of(shop: Shop, day: date) -> tuple[str, LocalModel | EndpointModel]:
+    """(id, the model itself) that `choose_writer` chose for the day."""
+    writer = Writer(**_read(folder_of(shop, day) / WRITER, _run("plan-copy", shop, day)))
+    _quiet_threads()
+    return writer.model_id, _model(shop, writer)
+
+
+def _adapter(shop: Shop, writer: Writer) -> Path | None:
+    if writer.adapter is not None:
+        return shop.models / writer.adapter
+    voice = None if writer.starter is None else _starter(shop, writer.starter)
+    return None if voice is None else voice.path
+
+
+def _identity(shop: Shop, writer: Writer) -> Identity:
+    from adloom.copywriting.model import identify
+
+    return identify(writer.base, weights_cache(), settings().device, adapter=_adapter(shop, writer))
 
 
 def _model(shop: Shop, writer: Writer) -> LocalModel | EndpointModel:
@@ -213,8 +263,7 @@ def _model(shop: Shop, writer: Writer) -> LocalModel | EndpointModel:
 
     if shop.copywriting.endpoint is not None:
         return EndpointModel(shop.copywriting.endpoint)
-    adapter = None if writer.adapter is None else shop.models / writer.adapter
-    return load_local(writer.base, weights_cache(), settings().device, adapter=adapter)
+    return load_local(writer.base, weights_cache(), settings().device, adapter=_adapter(shop, writer))
 
 
 def _quiet_threads() -> None:

@@ -26,6 +26,7 @@ from adloom.shop import Copywriting, Endpoint
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
@@ -34,8 +35,10 @@ __all__ = [
     "EndpointModel",
     "LocalModel",
     "Prompt",
+    "attach",
     "describe_device",
     "fast_dtype",
+    "identify",
     "load_local",
     "pick_device",
     "resolve",
@@ -123,6 +126,30 @@ def load_local(
     _set_special_tokens(folder, tokenizer, model)
     model.eval()
     return LocalModel(model, tokenizer, where, base.name, base.digest, base.licence, adapter_digest)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which model `load_local` would load, found without loading it."""
+
+    base_digest: str
+    adapter_digest: str
+    device: str
+    dtype: str
+
+
+def identify(name: str, cache: Path, device: str = "auto", adapter: Path | None = None) -> Identity:
+    """What `load_local` with the same arguments would answer to; `AdloomError` as there."""
+    where = pick_device(device)
+    base = _find(name, cache)
+    digest = "" if adapter is None else _check_adapter(adapter, base, cache)
+    return Identity(base.digest, digest, where, f"torch.{fast_dtype(where)}")
+
+
+def pinned_digest(name: str) -> str | None:
+    """The digest of a base that is known without its files; None: only its files tell."""
+    kind, _, rest = name.partition(":")
+    return weights.weights_package(rest).sha256 if kind == "package" else None
 
 
 def resolve(copywriting: Copywriting) -> Description:
@@ -465,15 +492,17 @@ def _check_adapter(adapter: Path, base: _Base, cache: Path) -> str:
     return weights.folder_digest(adapter, memory)
 
 
-def _merge(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
-    """The model with the LoRA adapter added to its weights: no slower than the base."""
+def attach(model: PreTrainedModel, adapter: Path, *, is_trainable: bool = False) -> PeftModel:
+    """The model with the LoRA adapter beside its weights, in the model's own precision."""
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors.torch import load_file
 
     next_step = "set copywriting.model to the base it was trained on, or train again"
     try:
         with weights.without_progress():
-            wrapped = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
+            wrapped = PeftModel.from_pretrained(
+                model, str(adapter), is_trainable=is_trainable, autocast_adapter_dtype=not is_trainable
+            )
     except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
         raise AdloomError(f"{adapter}: does not fit this base: {_first_line(error)}", next_step) from error
     # peft leaves what it does not find at zero and warns only. (Embeddings are asked about on the hub unless told not.)
@@ -482,7 +511,13 @@ def _merge(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     if odd := (wanted - given) | {name for name in given - wanted if "lora_" in name}:
         example = sorted(odd)[0]
         raise AdloomError(f"{adapter}: does not fit this base: {example} is on one side only", next_step)
-    return wrapped.merge_and_unload(safe_merge=True)
+    return wrapped
+
+
+def _merge(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    """The model with the LoRA adapter added to its weights: no slower than the base."""
+    merged: PreTrainedModel = attach(model, adapter).merge_and_unload(safe_merge=True)
+    return merged
 
 
 def _first_line(error: Any) -> str:

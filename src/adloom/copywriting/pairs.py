@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, and_, exists, func, select
+from sqlalchemy import Connection, Row, exists, select
 
 from adloom.copywriting import registry
-from adloom.copywriting.prompts import completion, prompt
+from adloom.copywriting.prompts import completion, prompt, prompt_versions
 from adloom.copywriting.starter import ORIGIN as STARTER
 from adloom.copywriting.starter import starter_pairs
-from adloom.creative import Brief, Copy, Pair, write_rows
+from adloom.creative import Brief, Copy, Language, Pair, write_rows
 from adloom.errors import AdloomError
 from adloom.shop import Shop
-from adloom.strategy.approvals import approved
+from adloom.strategy.approvals import APPROVED, POLICY, Decisions
 from adloom.warehouse import ledger
 
 if TYPE_CHECKING:
@@ -120,12 +121,19 @@ def write_training(connection: Connection, shop: Shop, day: date, path: Path, pa
     return write_rows(path, pairs)
 
 
-def training_texts(pairs: Iterable[Pair]) -> list[TrainingText]:
-    """The pairs as a model reads and writes them; an item is one group."""
+def training_texts(
+    pairs: Iterable[Pair], voices: Mapping[Language, Sequence[str]] = MappingProxyType({})
+) -> list[TrainingText]:
+    """The pairs as a model reads and writes them; an item is one group. ``voices``: of shops there may be."""
     from adloom.copywriting.training import TrainingText
 
     return [
-        TrainingText(prompt(one.brief), completion(one.copy_, one.brief.language), one.brief.item.item_id)
+        TrainingText(
+            prompt=prompt(one.brief),
+            completion=completion(one.copy_, one.brief.language),
+            group=one.brief.item.item_id,
+            versions=prompt_versions(one.brief, one.copy_, voices.get(one.brief.language, ())),
+        )
         for one in pairs
     ]
 
@@ -141,27 +149,24 @@ class _Judge:
     def __init__(self, connection: Connection, shop: Shop, day: date) -> None:
         creatives, briefs, reviews, approvals = ledger.creatives, ledger.briefs, ledger.reviews, ledger.approvals
         self.day = day
+        self._decisions = Decisions(connection)
         written = creatives.c.headline.is_not(None)
-        same_content = and_(
-            approvals.c.creative_id == creatives.c.creative_id, approvals.c.creative_hash == creatives.c.creative_hash
-        )
-        decided = exists().where(same_content)
+        decided = exists().where(approvals.c.creative_id == creatives.c.creative_id)
         self.creatives = {
             row.creative_id: row
             for row in connection.execute(
                 select(creatives).where(written, decided).order_by(creatives.c.day, creatives.c.creative_id)
             )
+            if self._decisions.about_content(row.creative_id)
         }
-        self.undecided = connection.execute(select(func.count()).where(written, ~decided)).scalar_one()
+        self.undecided = len(self._decisions.contents) - len(self.creatives)
         needed = select(creatives.c.brief_id).where(written, decided)
         contents = select(briefs.c.brief_id, briefs.c.content).where(briefs.c.brief_id.in_(needed))
         self._briefs = {row.brief_id: row.content for row in connection.execute(contents)}
         blocking = select(reviews.c.creative_id, reviews.c.creative_hash).where(reviews.c.severity == "block")
         self._blocked = {tuple(row) for row in connection.execute(blocking)}
         self._erased = {(row.kind, row.subject) for row in connection.execute(select(ledger.erasures))}
-        self._decisions = {(row.creative_id, row.creative_hash): row for row in connection.execute(select(approvals))}
-        self._may_be_shown = approved(connection, day)
-        self.starter = [pair for language in shop.languages for pair in starter_pairs(language)]
+        self.starter = [pair for language in shop.languages for pair in starter_pairs(language, shop.voice(language))]
 
     def refusal(self, creative: Row[Any]) -> str | None:
         """Why the copy must not be learnt from; None: it may. Later words count against a copy, never for it."""
@@ -170,14 +175,15 @@ class _Judge:
             return ERASED
         if key in self._blocked:
             return BLOCKED
-        decision = self._decisions[key]
-        if decision.decision != "approved":
+        decision = self._decisions.standing(creative.creative_id, self.day)
+        # Asks about other content of the same creative too: what was refused in other words is not learnt from.
+        if self._decisions.is_rejected_otherwise(creative.creative_id) or (decision and decision.decision != APPROVED):
             return REJECTED
-        if creative.day > self.day or decision.decided_on > self.day:
+        if decision is None or creative.day > self.day or decision.decided_on > self.day:
             return LATER
-        # Asks about other content of the same creative too: what may not be shown is not learnt from.
-        if creative.creative_id not in self._may_be_shown:
-            return REJECTED
+        # What the shop's policy let through was read by nobody: a model must not become its own teacher.
+        if decision.origin == POLICY:
+            return UNAPPROVED
         return None if creative.brief_id in self._briefs else NO_BRIEF
 
     def is_erased(self, creative_id: str, item_id: str) -> bool:

@@ -7,13 +7,15 @@ length that looks neither like a label of ours nor like a tokenizer's special to
 
 from __future__ import annotations
 
+import random
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
 
 from pydantic import ValidationError
 
-from adloom.creative import Brief, Copy, CopyLimits, Language, Scenario
+from adloom.creative import Brief, Copy, CopyLimits, Language, Scenario, voiced
 
 FIELDS: dict[Language, tuple[str, str, str, str]] = {
     "zh": ("标题", "正文", "行动", "标签"),
@@ -180,14 +182,43 @@ def _facts(brief: Brief) -> Iterator[tuple[str, str]]:
         yield "event", comma.join((_fact(brief.event.title, _TITLE), *words))
 
 
-def _fact_lines(brief: Brief) -> list[str]:
+def _fact_lines(brief: Brief, left_out: Collection[str] = ()) -> list[str]:
     labels, colon = _LABELS[brief.language], _COLON[brief.language]
-    return [f"{labels[key]}{colon}{value}" for key, value in _facts(brief) if value]
+    return [f"{labels[key]}{colon}{value}" for key, value in _facts(brief) if value and key not in left_out]
+
+
+LEARNT = ("lengths", "avoid")
+"""What a tuned model is not told: it learns a channel's lengths from its copies, and a small model repeats the words
+that it is told to avoid. Both are checked in what it writes, and a third fewer tokens are read for every copy."""
 
 
 def prompt(brief: Brief) -> str:
     """What a local model reads before it writes: the brief's facts, one a line, and a blank line."""
-    return "\n".join(_fact_lines(brief)) + "\n\n"
+    return "\n".join(_fact_lines(brief, LEARNT)) + "\n\n"
+
+
+VERSIONS = 4
+
+
+def prompt_versions(brief: Brief, copy: Copy, voices: Sequence[str] = ()) -> tuple[str, ...]:
+    """Prompts that the same copy answers as well, one for each time it is read in training.
+
+    Attributes in another order; a price that the copy does not state is left out, mostly; where the brief has nothing
+    but the channel's tone, also with one of ``voices``. So a model learns to take what it needs, not what stands where.
+    """
+    chance = random.Random(brief.digest)  # noqa: S311 - an order, not a secret
+    found = []
+    for number in range(VERSIONS):
+        attributes = list(brief.item.attributes.items())
+        if number:
+            chance.shuffle(attributes)
+        facts: dict[str, Any] = {"attributes": dict(attributes)}
+        if number and not re.search(r"[¥$€£]", copy.text):
+            facts |= {"price": "", "list_price": ""}
+        # Every second one: a shop need not say how it sounds.
+        tone = voiced(brief.tone, chance.choice(voices), brief.language) if voices and number % 2 else brief.tone
+        found.append(prompt(brief.model_copy(update={"item": brief.item.model_copy(update=facts), "tone": tone})))
+    return tuple(found)
 
 
 def completion(copy: Copy, language: Language) -> str:

@@ -23,15 +23,16 @@ Value = Callable[[Copy, Brief], float]
 WEIGHTS = {
     "coverage": 1.0,
     "diversity": 0.6,
-    "fluency": 1.0,
+    "fluency": 2.5,
     "value": 1.0,
     "named": 0.3,
     "repetition": -2.0,
     "warnings": -0.15,
-    "copied": -0.5,
+    "copied": -2.0,
 }
 """What each part adds to a score. Chosen by reading what wins on a lightly tuned small model: likelihood alone prefers
-texts that go round in circles, coverage alone lists of attributes; a copied text loses to any other clean one."""
+texts that go round in circles, coverage alone lists of attributes; a copied text loses to any other clean one. Of what
+a small model writes, what it finds likely is what a reader can follow: so fluency counts most."""
 GRAM = 4
 """Characters of the pieces that two texts are compared by (self-BLEU and distinct-4 look at four, too)."""
 SAME = 0.8

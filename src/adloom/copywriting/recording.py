@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection
@@ -16,9 +17,12 @@ from adloom.copywriting.generating import Generated
 from adloom.copywriting.pairs import origins
 from adloom.creative import Copy, Pair, read_rows
 from adloom.errors import AdloomError
-from adloom.review import facts
+from adloom.review import Finding, read_evidence, review_copy, similarity
 from adloom.shop import Shop
 from adloom.warehouse import ledger
+
+# Rows reviewed together: one look into the warehouse for the evidence of so many.
+BATCH = 1000
 
 
 @dataclass(frozen=True)
@@ -39,17 +43,21 @@ class Recorded:
         )
 
 
-def record_creatives(connection: Connection, day: date, rows: Iterable[Generated]) -> Recorded:
-    """Replace the day's creatives by ``rows``, and the day's reviews by what is found in them."""
+def record_creatives(connection: Connection, day: date, rows: Iterable[Generated], shop: Shop) -> Recorded:
+    """Replace the day's creatives by ``rows``, and the day's reviews by what every room of the review finds in them."""
     creatives: list[dict[str, Any]] = []
     reviews: list[dict[str, Any]] = []
-    for row in rows:
-        creative = _creative(day, row)
-        creatives.append(creative)
-        if row.copy_ is not None:
-            reviews += _reviews(creative, row, row.copy_)
+    for some in _batches(rows):
+        items = {row.brief.item.item_id for row in some}
+        evidence = read_evidence(connection, shop, day, items)
+        for row in some:
+            creative = _creative(day, row)
+            creatives.append(creative)
+            if row.copy_ is not None:
+                reviews += _reviews(creative, review_copy(row.copy_, row.brief, shop, evidence[row.brief.item.item_id]))
     ledger.replace_rows(connection, ledger.creatives, {"day": day}, creatives)
     ledger.replace_rows(connection, ledger.reviews, {"day": day}, reviews)
+    reviews += similarity.review_day(connection, shop, day)
     written = sum(one["headline"] is not None for one in creatives)
     return Recorded(
         briefs=len({one["brief_id"] for one in creatives}),
@@ -107,10 +115,16 @@ def _creative(day: date, row: Generated) -> dict[str, Any]:
     }
 
 
-def _reviews(creative: dict[str, Any], row: Generated, copy: Copy) -> Iterator[dict[str, Any]]:
+def _batches(rows: Iterable[Generated]) -> Iterator[list[Generated]]:
+    stream = iter(rows)
+    while some := list(islice(stream, BATCH)):
+        yield some
+
+
+def _reviews(creative: dict[str, Any], findings: Iterable[Finding]) -> Iterator[dict[str, Any]]:
     told = set()
-    for finding in facts.unsupported(copy, row.brief):
-        # The same words twice in a part are one finding.
+    # The same words twice in a part are one finding: the one that blocks, if the other is exempted where it stands.
+    for finding in sorted(findings, key=lambda one: one.severity != "block"):
         key = finding.rule_id, finding.part, finding.span
         if key in told:
             continue
@@ -120,7 +134,7 @@ def _reviews(creative: dict[str, Any], row: Generated, copy: Copy) -> Iterator[d
             "creative_hash": creative["creative_hash"],
             "day": creative["day"],
             "rule_id": finding.rule_id,
-            "rule_version": facts.RULES_VERSION,
+            "rule_version": finding.rule_version,
             "part": finding.part,
             "span": finding.span,
             "severity": finding.severity,

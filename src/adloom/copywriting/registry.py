@@ -112,7 +112,9 @@ def promote(connection: Connection, model_id: str, day: date, by: str) -> None:
 
 
 def promote_if_better(connection: Connection, model_id: str, day: date) -> str:
-    """Promote a candidate if its validation loss is below the base's and the live model's; returns what was decided.
+    """Promote a candidate if its validation loss is below that of what would write else; returns what was decided.
+
+    That is the live model, and without one the starter voice of the base, or the bare base.
 
     Losses are per token of the same validation texts, of items that none of them learnt from. No bar is a live model
     that has to be retrained for an erasure, or one of another base, whose tokens are others: it is enough to be better
@@ -126,11 +128,14 @@ def promote_if_better(connection: Connection, model_id: str, day: date) -> str:
         return f"model {model_id} is live since {live.promoted_on}"
     metrics = json.loads(row.metrics)
     tuned, base, of_live = metrics["loss_tuned"], metrics["loss_base"], metrics["loss_live"]
+    of_starter = metrics.get("loss_starter")
     figures = f"validation loss {tuned:.3f}, base {base:.3f}"
+    figures += "" if of_starter is None else f", starter voice {of_starter:.3f}"
     figures += "" if of_live is None else f", live model {of_live:.3f}"
     figures += f", on {row.validation_pairs} pairs"
-    if not tuned < base:
-        return f"model {model_id} stays a candidate: no better than its base ({figures})"
+    for bar, name in ((base, "its base"), (of_starter, "the starter voice")):
+        if bar is not None and not tuned < bar:
+            return f"model {model_id} stays a candidate: no better than {name} ({figures})"
     if live is not None and live.retrain_by is None and live.base_digest == row.base_digest:
         if of_live is None:
             return f"model {model_id} stays a candidate: it was not compared with the live {live.model_id} ({figures})"
@@ -180,12 +185,13 @@ def erased_origins(connection: Connection) -> dict[str, date]:
     return found
 
 
-def flag_retrain(connection: Connection) -> list[str]:
+def flag_retrain(connection: Connection, also: Mapping[str, date] | None = None) -> list[str]:
     """Set ``retrain_by`` of every model that learnt from what was erased; returns the ids, sorted.
 
-    Call it while the erased creatives are still in the ledger: an item's copies are found through them.
+    Call it while the erased creatives are still in the ledger: an item's copies are found through them. ``also``:
+    further creative_id → day, such as copies written for a segment that an erased user was counted in.
     """
-    erased, pairs = erased_origins(connection), ledger.model_pairs
+    erased, pairs = {**(also or {}), **erased_origins(connection)}, ledger.model_pairs
     due: dict[str, date] = {}
     learnt = select(pairs.c.model_id, pairs.c.origin).where(pairs.c.origin.in_(list(erased)))
     for model_id, origin in connection.execute(learnt):

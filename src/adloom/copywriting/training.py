@@ -32,7 +32,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from adloom.copywriting.loss import CompletionLoss, Encoded
-from adloom.copywriting.model import LocalModel, load_local
+from adloom.copywriting.model import LocalModel, attach, load_local
+from adloom.copywriting.starter import StarterVoice
 from adloom.copywriting.weights import without_progress, write_manifest
 from adloom.errors import AdloomError
 from adloom.shop import FineTuning
@@ -61,6 +62,10 @@ _BUCKET_BATCHES = 8
 """Batches are cut from this many batches' worth of texts in order of length: little padding, still shuffled."""
 
 
+Versions = tuple[Encoded, ...]
+"""A text with each of its prompts: the first is validated with, the others are taken in turn."""
+
+
 @dataclass(frozen=True)
 class TrainingText:
     """One text to learn: the prompt is given, the completion is learnt; ``group`` (the item) is never split."""
@@ -68,6 +73,8 @@ class TrainingText:
     prompt: str
     completion: str
     group: str
+    versions: tuple[str, ...] = ()
+    """prompts that the completion answers as well: taken in turn, one an epoch; none: always ``prompt``"""
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,8 @@ class TrainingResult:
     """reason → texts that were given and not used"""
     configuration: dict[str, Any]
     metrics: dict[str, Any]
-    """losses per completion token on the same validation texts: loss_base, loss_live (None without one), loss_tuned"""
+    """losses per completion token on the same validation texts: loss_base, loss_starter (of the starter voice that the
+    training began with; None without one), loss_live (None without one), loss_tuned"""
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,7 @@ class _State:
     steps: int = 0
     """planned; fewer than max_steps where max_minutes will not take them"""
     loss_base: float = math.nan
+    loss_starter: float | None = None
     loss_live: float | None = None
     best_loss: float = math.inf
     best_step: int = 0
@@ -148,30 +157,39 @@ def fine_tune(
     cache: Path | None = None,
     device: str = "auto",
     live: Path | None = None,
+    starter: StarterVoice | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> TrainingResult:
     """Train ``model`` (one that is loaded, or a name to load through ``cache``) on ``texts``; results go to ``folder``.
 
     A finished run there is returned as it is, one cut off goes on, one of other texts or settings is replaced.
-    ``live``: weights of the model in use, held against the same validation texts (needs ``cache``).
+    ``live``: weights of the model in use, held against the same validation texts (needs ``cache``). ``starter``: an
+    adapter to go on from: its LoRA weights are trained on, or, in full, what it makes of the base; validation is about
+    items that it has not learnt from.
     """
-    clock = _Clock(settings.max_minutes)
     if not texts:
         raise AdloomError("there is nothing to learn from: no training texts", "approve copies first")
     with _alone(folder):
-        loaded = load_local(model, _needed(cache), device) if isinstance(model, str) else model
-        plan = _Plan.of(loaded, texts, settings, data_as_of)
+        starter = _usable(starter, settings)
+        whole = starter.path if starter is not None and settings.method == "full" else None
+        if whole is not None and not isinstance(model, str):
+            raise ValueError("a full training that goes on from a starter voice loads the model itself")
+        loaded = load_local(model, _needed(cache), device, adapter=whole) if isinstance(model, str) else model
+        clock = _Clock(settings.max_minutes)
+        plan = _Plan.of(loaded, texts, settings, data_as_of, starter)
         if (finished := _finished(folder, plan)) is not None:
             return finished
         _begin(folder, plan)
-        live_loss: Callable[[Sequence[Encoded]], float] | None = None
+        others: dict[str, Callable[[Sequence[Encoded]], float]] = {}
         if live is not None:
-            live_loss = partial(_loss_of_live, loaded, live, _needed(cache))
+            others["live"] = partial(_loss_of_other, loaded, live, _needed(cache))
+        if whole is not None:
+            others["base"] = partial(_loss_of_other, loaded, None, _needed(cache))
         with (
             torch.random.fork_rng(devices=[loaded.device] if loaded.device.type == "cuda" else []),
             _clear_about_memory(),
         ):
-            return _Run(loaded, plan, settings, folder, clock, progress or _log_about_every_second()).train(live_loss)
+            return _Run(loaded, plan, settings, folder, clock, progress or _log_about_every_second()).train(others)
 
 
 def read_result(folder: Path) -> TrainingResult:
@@ -184,6 +202,18 @@ def read_result(folder: Path) -> TrainingResult:
         raise AdloomError(f"{folder}: no {RESULT}: the training did not finish", "run fine-tune again") from error
     except (ValueError, KeyError, TypeError) as error:
         raise AdloomError(f"{folder / RESULT}: {error}", "remove the folder and run fine-tune again") from error
+
+
+def _usable(starter: StarterVoice | None, settings: FineTuning) -> StarterVoice | None:
+    """The starter voice, if a training with these settings can go on from it."""
+    if starter is not None and settings.method == "lora" and settings.lora_rank != starter.rank:
+        log.warning(
+            "fine-tuning begins with the bare base: the starter voice has rank %d, copywriting.fine_tuning.lora_rank "
+            "is %d",
+            *(starter.rank, settings.lora_rank),
+        )
+        return None
+    return starter
 
 
 def _needed(cache: Path | None) -> Path:
@@ -223,14 +253,24 @@ class _Plan:
     configuration: dict[str, Any]
     data_as_of: date
     data_digest: str
-    train: list[Encoded]
+    train: list[Versions]
     validation: list[Encoded]
     left_out: dict[str, int]
+    starter: StarterVoice | None = None
+    learnt_items: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, model: LocalModel, texts: Sequence[TrainingText], settings: FineTuning, data_as_of: date) -> _Plan:
+    def of(
+        cls,
+        model: LocalModel,
+        texts: Sequence[TrainingText],
+        settings: FineTuning,
+        data_as_of: date,
+        starter: StarterVoice | None = None,
+    ) -> _Plan:
         encoded, left_out = _encode(model.tokenizer, texts, settings.max_tokens)
-        train, validation = _split(encoded, settings)
+        known = frozenset() if starter is None else starter.learnt
+        train, validation, groups = _split(encoded, settings, known)
         if unused := len(encoded) - len(train) - len(validation):
             left_out["validation has enough"] = unused
         data = hashlib.sha256()
@@ -241,32 +281,38 @@ class _Plan:
         configuration = {**chosen, "base": model.base, "base_digest": model.base_digest}
         # A base is what its digest says, wherever it lies.
         identity = {**chosen, "base": model.base_digest, "data": data.hexdigest(), "data_as_of": str(data_as_of)}
+        if starter is not None:
+            configuration["starter_digest"] = identity["starter"] = starter.digest
         model_id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-        return cls(model_id, configuration, data_as_of, data.hexdigest(), train, validation, left_out)
+        learnt = tuple(sorted(groups | known))
+        return cls(model_id, configuration, data_as_of, data.hexdigest(), train, validation, left_out, starter, learnt)
 
 
 def _encode(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[TrainingText], most: int
-) -> tuple[list[tuple[str, Encoded]], dict[str, int]]:
+) -> tuple[list[tuple[str, Versions]], dict[str, int]]:
     """(group, tokens) of the texts that can be learnt from, in an order of their own; reason → texts left out."""
     end = tokenizer.eos_token_id
     if end is None:
         raise AdloomError("the model's tokenizer has no end-of-text token", "choose another model")
-    kept: list[tuple[str, Encoded]] = []
+    kept: list[tuple[str, Versions]] = []
     left_out = {"empty": 0, "too long": 0}
     for text in sorted(set(texts), key=lambda one: (one.group, one.prompt, one.completion)):
         if not text.completion.strip():
             left_out["empty"] += 1
             continue
-        before = list(tokenizer(text.prompt)["input_ids"])
-        if before and before[-1] == end:
-            before.pop()  # some tokenizers end every text; the completion comes first
-        # A model without a start token must see something before the first token it is to write.
-        encoded = Encoded(before or [end], [*tokenizer(text.completion, add_special_tokens=False)["input_ids"], end])
-        if len(encoded) > most:
+        completion = [*tokenizer(text.completion, add_special_tokens=False)["input_ids"], end]
+        versions = []
+        for prompt in (text.prompt, *text.versions):
+            before = list(tokenizer(prompt)["input_ids"])
+            if before and before[-1] == end:
+                before.pop()  # some tokenizers end every text; the completion comes first
+            # A model without a start token must see something before the first token it is to write.
+            versions.append(Encoded(before or [end], completion))
+        if max(len(one) for one in versions) > most:
             left_out["too long"] += 1
         else:
-            kept.append((text.group, encoded))
+            kept.append((text.group, tuple(versions)))
     left_out["twice"] = len(texts) - len(set(texts))
     if not kept:
         raise AdloomError(
@@ -283,13 +329,15 @@ def _validation_size(settings: FineTuning) -> int:
     return min(MOST_VALIDATION_TEXTS, max(16, int(12 * settings.max_minutes)))
 
 
-def _split(texts: Sequence[tuple[str, Encoded]], settings: FineTuning) -> tuple[list[Encoded], list[Encoded]]:
-    """(training, validation), split by group.
+def _split(
+    texts: Sequence[tuple[str, Versions]], settings: FineTuning, learnt: frozenset[str] = frozenset()
+) -> tuple[list[Versions], list[Encoded], frozenset[str]]:
+    """(training, validation, the groups of training), split by group; ``learnt``: groups the starting weights know.
 
     An item's side follows from its own hash: more data only ever moves an item from validation to training, so the
     live model, trained on less, has not learnt what it is now held against.
     """
-    groups: dict[str, list[Encoded]] = {}
+    groups: dict[str, list[Versions]] = {}
     for group, text in texts:
         groups.setdefault(group, []).append(text)
     if len(groups) < 2:
@@ -297,13 +345,25 @@ def _split(texts: Sequence[tuple[str, Encoded]], settings: FineTuning) -> tuple[
             "all training texts are about one item: nothing is left to validate on", "approve copies of a second item"
         )
     hashes = {group: _share_of(f"{settings.seed}:{group}") for group in groups}
+    unknown = sorted(set(groups) - learnt, key=lambda one: hashes[one])
+    if not unknown:
+        raise AdloomError(
+            "the starter voice has learnt from every item of the training texts: nothing is left to validate on",
+            "approve copies of another item",
+        )
+    held: set[str] = set()
     validation: list[Encoded] = []
-    train: list[Encoded] = []
-    for position, group in enumerate(sorted(groups, key=lambda one: hashes[one])):
+    for group in unknown:
         has_room = len(validation) + len(groups[group]) <= _validation_size(settings)
-        wanted = position == 0 or (not train and has_room and hashes[group] < settings.validation_share)
-        (validation if wanted and position < len(groups) - 1 else train).extend(groups[group])
-    return train, validation[:MOST_VALIDATION_TEXTS]
+        if held and not (has_room and hashes[group] < settings.validation_share):
+            break
+        if len(held) == len(groups) - 1:
+            break
+        held.add(group)
+        validation += [text[0] for text in groups[group]]
+    rest = [group for group in sorted(groups, key=lambda one: hashes[one]) if group not in held]
+    train = [text for group in rest for text in groups[group]]
+    return train, validation[:MOST_VALIDATION_TEXTS], frozenset(rest)
 
 
 def _share_of(text: str) -> float:
@@ -369,7 +429,7 @@ class _Run:
         self._written_at, self._writing_took = clock.seconds, 0.0
         self.state = _State(steps=settings.max_steps)
         self.metrics = _Metrics(folder / METRICS)
-        self.model = _trainable(loaded, settings)
+        self.model = _trainable(loaded, settings, plan.starter)
         self.device = loaded.device
         self.loss = CompletionLoss(_causal(self.model), self.device)
         self.parameters = {name: one for name, one in self.model.named_parameters() if one.requires_grad}
@@ -380,13 +440,20 @@ class _Run:
         self.peak = peak
         self.optimizer = torch.optim.AdamW(list(self.masters.values()), lr=peak, weight_decay=decay)
 
-    def train(self, live_loss: Callable[[Sequence[Encoded]], float] | None) -> TrainingResult:
+    def train(self, others: Mapping[str, Callable[[Sequence[Encoded]], float]]) -> TrainingResult:
+        """``others``: losses of models that have to be loaded for it (live, base)."""
         self._resume()
         state = self.state
         if state.step == 0:
-            self._ask_base()
+            self._ask_start()
             self._keep_best()
-            state.loss_live = live_loss(self._validation) if live_loss is not None else None
+            if self.plan.starter is not None:
+                state.loss_starter = state.best_loss
+                with self._without_adapter() as model:
+                    ask = others.get("base") or partial(self.loss.mean, model)
+                    state.loss_base = ask(self._validation)
+            if "live" in others:
+                state.loss_live = others["live"](self._validation)
         elif self.clock.left < 1.2 * state.evaluation_seconds:
             state.stopped = state.stopped or "minutes"
         seconds: list[float] = []
@@ -409,10 +476,12 @@ class _Run:
     def _plan_steps(self, seconds: list[float]) -> None:
         """Under a cap in minutes: how many steps it takes, once some are measured, so that the rate can decay in time.
 
-        Kept in a checkpoint at once: a resumed run decays the same.
+        Looked at again at twice as many steps, then at four times as many: texts differ in length, and the first steps
+        are slow ones. Kept in a checkpoint at once: a resumed run decays the same.
         """
         state = self.state
-        if math.isinf(self.clock.cap) or state.step != WARM_UP_STEPS:
+        times = state.step / WARM_UP_STEPS
+        if math.isinf(self.clock.cap) or times < 1 or not math.log2(times).is_integer():
             return
         room = 0.9 * (self.clock.left - state.evaluation_seconds)
         each = sum(seconds) / len(seconds) + state.evaluation_seconds / self.settings.evaluate_every
@@ -468,7 +537,8 @@ class _Run:
         per_epoch = math.ceil(len(self.plan.train) / size)
         epoch, position = divmod(step, per_epoch)
         if self._epoch != epoch:
-            self._epoch, self._batches = epoch, _batches(self.plan.train, size, f"{self.settings.seed}:{epoch}")
+            texts = [_version(text, epoch) for text in self.plan.train]
+            self._epoch, self._batches = epoch, _batches(texts, size, f"{self.settings.seed}:{epoch}")
         return self._batches[position]
 
     @torch.no_grad()
@@ -480,8 +550,18 @@ class _Run:
     def _validation(self) -> list[Encoded]:
         return self.plan.validation[: self.state.validation_texts]
 
-    def _ask_base(self) -> None:
-        """The base's loss, and the tokens it finds likely; under a cap in minutes, on as many texts as time allows."""
+    @contextmanager
+    def _without_adapter(self) -> Iterator[Any]:
+        """The bare base, where an adapter is trained."""
+        if self.settings.method == "lora":
+            with self.model.disable_adapter():
+                yield self.model
+        else:
+            yield self.model
+
+    def _ask_start(self) -> None:
+        """The loss of what the training begins with, and the tokens it finds likely; under a cap in minutes, on as
+        many texts as time allows."""
         state, began, mass = self.state, self.clock.seconds, self.loss.no_mass()
         total, tokens = 0.0, 0
         for start in range(0, len(self.plan.validation), 4):
@@ -495,7 +575,7 @@ class _Run:
         state.loss_base = state.best_loss = total / tokens
         self._note_evaluation(state.loss_base, began)
         if mass is not None:
-            self.loss.narrow(mass, self.plan.train)
+            self.loss.narrow(mass, [text[0] for text in self.plan.train])
 
     def _note_evaluation(self, loss: float, began: float) -> None:
         state = self.state
@@ -507,7 +587,9 @@ class _Run:
         state, began = self.state, self.clock.seconds
         loss = self.loss.mean(self.model, self._validation)
         self._note_evaluation(loss, began)
-        log.info("fine-tuning: step %d, validation loss %.3f (base %.3f)", state.step, loss, state.loss_base)
+        before = f"base {state.loss_base:.3f}"
+        before += "" if state.loss_starter is None else f", starter voice {state.loss_starter:.3f}"
+        log.info("fine-tuning: step %d, validation loss %.3f (%s)", state.step, loss, before)
         if loss < state.best_loss:
             state.best_loss, state.best_step, state.worse = loss, state.step, 0
             self._keep_best()
@@ -584,6 +666,7 @@ class _Run:
         seconds = self.clock.seconds
         metrics = {
             "loss_base": state.loss_base,
+            "loss_starter": state.loss_starter,
             "loss_live": state.loss_live,
             "loss_tuned": state.best_loss,
             "validation_tokens": sum(len(text.completion) for text in self._validation),
@@ -635,19 +718,25 @@ class _Run:
             for path in fresh.iterdir():
                 path.chmod(0o644)  # safetensors are private as written; the worker that generates may be another user
             facts = {"base": self.loaded.base, "base_digest": self.loaded.base_digest, "licence": self.loaded.licence}
-            digest = write_manifest(fresh, model_id=self.plan.model_id, **facts)
+            learnt = list(self.plan.learnt_items)
+            digest = write_manifest(fresh, model_id=self.plan.model_id, learnt_items=learnt, **facts)
             shutil.rmtree(target, ignore_errors=True)
             fresh.replace(target)
         return digest
 
 
-def _loss_of_live(loaded: LocalModel, live: Path, cache: Path, texts: Sequence[Encoded]) -> float:
-    """Loss of the weights in ``live`` on the run's validation texts, beside the model in training."""
-    other = load_local(loaded.base, cache, loaded.device.type, adapter=live)
+def _loss_of_other(loaded: LocalModel, adapter: Path | None, cache: Path, texts: Sequence[Encoded]) -> float:
+    """Loss of the base, or of the weights in ``adapter``, on the validation texts, beside the model in training."""
+    other = load_local(loaded.base, cache, loaded.device.type, adapter=adapter)
     return CompletionLoss(_causal(other.model), other.device).mean(other.model, texts)
 
 
 # --- batches --------------------------------------------------------------------------------------------------------
+
+
+def _version(text: Versions, epoch: int) -> Encoded:
+    """The text with the prompt of an epoch's turn."""
+    return text[1 + epoch % (len(text) - 1)] if len(text) > 1 else text[0]
 
 
 def _batches(texts: Sequence[Encoded], size: int, seed: str) -> list[list[Encoded]]:
@@ -666,14 +755,16 @@ def _batches(texts: Sequence[Encoded], size: int, seed: str) -> list[list[Encode
 # --- the model ------------------------------------------------------------------------------------------------------
 
 
-def _trainable(loaded: LocalModel, settings: FineTuning) -> Any:
-    """The model with what is to learn set to learn: a fresh LoRA adapter on every linear layer, or everything."""
+def _trainable(loaded: LocalModel, settings: FineTuning, starter: StarterVoice | None) -> Any:
+    """The model with what is to learn set to learn: a LoRA adapter (a fresh one is on every linear layer), or all."""
     model = loaded.model
     if loaded.device.type == "cuda":
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if settings.method == "full":
         model.requires_grad_(True)
         return model
+    if starter is not None:
+        return attach(model, starter.path, is_trainable=True)
     from peft import LoraConfig, get_peft_model
 
     shape = LoraConfig(

@@ -70,6 +70,8 @@ class WeightsPackage(BaseModel):
     parts: tuple[PackageFile, ...]
     licence: str
     licence_files: tuple[PackageFile, ...]
+    notice: str = ""
+    """what must stand beside anything derived from the weights"""
 
     @property
     def licence_words(self) -> str:
@@ -325,7 +327,7 @@ def folder_digest(folder: Path, memory: Path | None = None) -> str:
     return _digest_of(_described(folder, memory))
 
 
-def write_manifest(folder: Path, **facts: str) -> str:
+def write_manifest(folder: Path, **facts: Any) -> str:
     """Write ``manifest.json``: the facts, and size and SHA-256 of every deciding file; returns the folder's digest.
 
     For an adapter, the facts are at least ``base`` and ``base_digest``, as `LocalModel` has them.

@@ -86,6 +86,27 @@ def repeated(facts: Facts) -> Measured:
     return Measured(twice / total, f"{twice / total:.0%} ({twice} of {total} copies)", total, twice)
 
 
+def account_similarity(facts: Facts) -> Measured:
+    """1 − originals / copies over seven days: the share that the review found to resemble an earlier copy."""
+    found = facts.row(
+        """
+        select count(*) as copies, count(*) filter (where exists (
+            select 1 from adloom.reviews as review
+            where review.creative_id = creative.creative_id and review.creative_hash = creative.creative_hash
+                and review.rule_id = 'similarity.near_duplicate'
+        )) as alike
+        from adloom.creatives as creative
+        where creative.headline is not null and creative.day between cast(:day as date) - 6 and :day
+        """
+    )
+    copies, alike = int(found["copies"]), int(found["alike"])
+    if not copies:
+        return skipped("no copies in the last seven days")
+    return Measured(
+        alike / copies, f"{alike / copies:.0%} ({alike} of {copies} copies of the last seven days)", copies, alike
+    )
+
+
 def hashes(facts: Facts) -> Measured:
     """Copies whose hash is not that of what they say: approvals and findings would belong to another text."""
     return _those(facts, lambda row, _: "" if row["creative_hash"] == _copy(row).digest else "another hash")

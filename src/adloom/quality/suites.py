@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 from operator import methodcaller
 from typing import Any, Literal
 
-from adloom.quality import creatives
+from adloom.quality import creatives, images
 from adloom.quality.facts import Facts, Measured
 from adloom.shop import Shop
 from adloom.warehouse.contract import TABLES, LandingTable
@@ -509,6 +509,23 @@ def _creatives(shop: Shop, _day: date, _delivered: Collection[str]) -> Iterator[
             expected=f"at most {share:.0%} of the copies say the same as another one" if share else "no copy twice",
             next_step="more candidates, a higher temperature, or fewer variants of one brief",
         )
+    for severity, share in (
+        ("warn", shop.limits.account_similarity_warn),
+        ("fail", shop.limits.account_similarity_stop),
+    ):
+        yield _figure(
+            f"creatives.body.original_{severity}",
+            "creatives",
+            severity,
+            creatives.account_similarity,
+            column="body",
+            high=share,
+            expected=f"at most {share:.0%} of the last seven days' copies resemble an earlier one: platforms throttle "
+            "accounts that repeat themselves",
+            next_step="read the findings similarity.near_duplicate in adloom.reviews: order other items or scenarios, "
+            "fewer variants of one brief, or a higher temperature",
+        )
+    yield from _images(shop)
     yield _figure(
         "reviews.creative_id.marked",
         "reviews",
@@ -528,6 +545,39 @@ def _creatives(shop: Shop, _day: date, _delivered: Collection[str]) -> Iterator[
         high=0,
         expected="no approval of a copy that a review blocks",
         next_step="reject these creatives, or mend the fact they claim in the items table and run the day again",
+    )
+
+
+COMPOSE_AGAIN = "run `adloom compose` and `adloom record-images` for the day again; if it stays red, report it"
+
+
+def _images(shop: Shop) -> Iterator[Check]:
+    for what, measure, expected in (
+        ("format.complete", images.missing, "every ordered image, or a finding that says why there is none"),
+        ("checks.passed", images.unchecked, "every image of its format's size and measured, nothing too small or pale"),
+        ("label.read_back", images.unlabelled, "in every file the AI label of its creative and of this shop"),
+        ("digest.of_file", images.changed, "every file as it was when it was checked and labelled"),
+    ):
+        yield _figure(
+            f"assets.{what}",
+            "assets",
+            "fail",
+            measure,
+            column=what.partition(".")[0],
+            high=0,
+            expected=expected,
+            next_step=COMPOSE_AGAIN,
+        )
+    limit = shop.limits.refused_copies_warn
+    yield _figure(
+        "assets.creative_id.few_refused",
+        "assets",
+        "warn",
+        images.refused,
+        column="creative_id",
+        high=limit,
+        expected=f"at most {limit:.0%} of the creatives without a proper image",
+        next_step="read the findings image.* in adloom.reviews: they name the items and their files",
     )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from adloom.reporting.facts import Facts, Record
+from adloom.reporting.thumbnails import NOTHING, Maker, Shown
 
 SCENARIOS = ("recommendation", "cross_category", "promotion", "social", "hot_event")
 MOST_CARDS = 120
@@ -33,6 +34,7 @@ class Card:
     call_to_action: str
     hashtags: Sequence[str]
     findings: Sequence[Record]
+    images: Shown = NOTHING
 
     @property
     def is_blocked(self) -> bool:
@@ -63,11 +65,13 @@ class Copies:
     candidates: int = 0
     parsed: int = 0
     left_out: int = 0
+    images: int = 0
+    videos: int = 0
     languages: Counter[str] = field(default_factory=Counter)
 
 
-def copies_of(facts: Facts) -> Copies | None:
-    """The day's copies; None: nothing was ordered or refused on it."""
+def copies_of(facts: Facts, thumbnails: Maker = lambda assets: NOTHING) -> Copies | None:
+    """The day's copies; None: nothing was ordered or refused on it. ``thumbnails`` makes small pictures of assets."""
     if not facts.copies and not facts.refused_briefs:
         return None
     written = [row for row in facts.copies if row.headline is not None]
@@ -76,7 +80,13 @@ def copies_of(facts: Facts) -> Copies | None:
     for finding in facts.findings:
         findings.setdefault((finding.creative_id, finding.creative_hash), []).append(finding)
     cards = [(row.scenario, _card(row, findings.get((row.creative_id, row.creative_hash), []))) for row in written]
-    shown = list(_in_turn(cards))[:MOST_CARDS]
+    assets: dict[str, list[Record]] = {}
+    for asset in facts.assets:
+        assets.setdefault(asset.creative_id, []).append(asset)
+    shown = [
+        (scenario, replace(card, images=thumbnails(assets.get(card.creative_id, ()))))
+        for scenario, card in list(_in_turn(cards))[:MOST_CARDS]
+    ]
     drawn = [row for row in facts.copies if row.variant == 0]
     return Copies(
         scenarios=[
@@ -97,6 +107,8 @@ def copies_of(facts: Facts) -> Copies | None:
         candidates=sum(row.candidates for row in drawn),
         parsed=sum(row.candidates_parsed for row in drawn),
         left_out=len(cards) - len(shown),
+        images=sum(asset.kind == "image" for asset in facts.assets),
+        videos=sum(asset.kind == "video" for asset in facts.assets),
         languages=Counter(row.language for row in written),
     )
 

@@ -54,6 +54,8 @@ class Facts:
     """creatives made on the day with item, portrait and offer of their briefs, refused ones last"""
     findings: Sequence[Record]
     """what reviews found in them"""
+    assets: Sequence[Record]
+    """their finished images and videos"""
     refused_briefs: Sequence[Record]
     has_conversions: bool
     rejected_rows: int
@@ -129,6 +131,11 @@ def read(connection: Connection, shop: Shop, day: date) -> Facts:
             select(ledger.reviews)
             .where(ledger.reviews.c.day == day)
             .order_by(ledger.reviews.c.severity, ledger.reviews.c.rule_id, ledger.reviews.c.part, ledger.reviews.c.span)
+        ).all(),
+        assets=connection.execute(
+            select(ledger.assets)
+            .where(ledger.assets.c.day == day)
+            .order_by(ledger.assets.c.creative_id, ledger.assets.c.format)
         ).all(),
         refused_briefs=connection.execute(
             select(ledger.refused_briefs)

@@ -17,13 +17,15 @@ from typing import Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from adloom.reporting import charts, words
+from adloom.copywriting.reasons import in_language
+from adloom.reporting import charts, thumbnails, words
 from adloom.reporting.charts import Estimate, Panel, Series
 from adloom.reporting.copies import Copies, copies_of
 from adloom.reporting.facts import WINDOW_DAYS, Facts, Record, read
 from adloom.reporting.snapshots import open_snapshot
 from adloom.reporting.words import Words
 from adloom.shop import Shop
+from adloom.simulation.pictures import CREDIT
 from adloom.strategy.wording import change_head
 
 STRICTNESS = ("passed", "held", "refused")
@@ -68,7 +70,7 @@ def render(shop: Shop, facts: Facts) -> str:
     in_groups = {verdict.comparison for group in groups for verdict in group.verdicts}
     largest = max((estimate.high for group in groups for estimate in group.estimates), default=0.0)
     moves = [one for one in facts.allocations if abs(one.share - (one.share_before or 0)) >= VISIBLE][:MOST_MOVES]
-    copies = copies_of(facts)
+    copies = copies_of(facts, thumbnails.maker(shop))
     cr_rows = [row for row in facts.policies if row.cohort_clicks] if facts.has_conversions else []
     return _template().render(
         shop=shop,
@@ -99,8 +101,10 @@ def render(shop: Shop, facts: Facts) -> str:
         cr_rows=cr_rows,
         immature=sum(not row.is_mature for row in cr_rows),
         reason=partial(_reason, language=shop.language),
+        refusal=partial(in_language, language=shop.language),
         most_series=MOST_SERIES,
         copies=copies,
+        pictures_credit=CREDIT if shop.source.kind == "sample_shop" else "",
         copies_counts=None if copies is None else _copies_counts(copies, say),
     )
 

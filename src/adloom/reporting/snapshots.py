@@ -166,7 +166,9 @@ def _write(connection: Connection, root: Path, name: str) -> str:
     fresh.unlink(missing_ok=True)
     declared = ledger.metadata.tables.get(name)
     hidden = list(HIDDEN.get(name, ()))
-    hidden += [] if declared is None else [column.name for column in declared.columns if column.info.get("wall_clock")]
+    # What the clock wrote stays out, but where it belongs to the key: of two decisions the later one counts.
+    clock = [] if declared is None else [one for one in declared.columns if one.info.get("wall_clock")]
+    hidden += [column.name for column in clock if not column.info.get("key")]
     left_out = f"exclude ({', '.join(hidden)})" if hidden else ""
     # Names are constants of this code; the path is bound.
     connection.exec_driver_sql(

@@ -89,6 +89,7 @@ landing_days = Table(
         Text,
         comment="input digest the marts of this known_date were built from; null: not built",
     ),
+    Column("purged_on", Date, comment="raw retention passed: raw and landing are gone, the marts stay as they are"),
 )
 
 quality_results = Table(
@@ -193,13 +194,20 @@ verdicts = Table(
 approvals = Table(
     "approvals",
     metadata,
-    Column("creative_id", Text, primary_key=True),
-    Column("creative_hash", Text, primary_key=True),
-    Column("decision", Text, nullable=False, comment="approved | rejected"),
-    Column("origin", Text, nullable=False, comment="person | external (already running when first seen)"),
-    Column("decided_on", Date, nullable=False),
-    Column("decided_by", Text),
+    Column("creative_id", Text, nullable=False, info=KEY),
+    Column("creative_hash", Text, nullable=False, info=KEY, comment="digest of copy and pictures; '': made elsewhere"),
+    Column("decision", Text, nullable=False, info=KEY, comment="approved | rejected"),
+    Column(
+        "origin",
+        Text,
+        nullable=False,
+        info=KEY,
+        comment="person | policy (the shop asks nobody) | timeout (nobody answered) | external (was running already)",
+    ),
+    Column("decided_on", Date, nullable=False, info=KEY, comment="day of the run: approved for the plan after it"),
+    Column("decided_by", Text, info=KEY),
     Column("reason", Text),
+    Column("decided_at", DateTime, info=KEY | WALL_CLOCK, comment="UTC; of two words on one day the later one counts"),
 )
 
 posteriors = Table(
@@ -388,6 +396,59 @@ reviews = Table(
     Column("reason", Text, nullable=False),
 )
 
+label_free_exports = Table(
+    "label_free_exports",
+    metadata,
+    Column("export_id", Text, primary_key=True, comment="digest of day, creative, format, person, reason and file"),
+    Column("day", Date, nullable=False),
+    Column("creative_id", Text, nullable=False),
+    Column("format", Text, nullable=False, comment="copy, or the format of the asset"),
+    Column("exported_by", Text, nullable=False, comment="who asked for it and answers for the label from now on"),
+    Column("reason", Text, nullable=False),
+    Column("file_name", Text, nullable=False),
+    Column("digest", Text, nullable=False, comment="SHA-256 of what was handed out, hex"),
+    Column("keep_until", Date, nullable=False, comment="the log must be kept for at least six months"),
+    Column("exported_at", DateTime, info=WALL_CLOCK),
+)
+
+dossiers = Table(
+    "dossiers",
+    metadata,
+    Column("creative_id", Text, primary_key=True),
+    Column("day", Date, nullable=False, comment="the day as of which it was written"),
+    Column("digest", Text, nullable=False, comment="SHA-256 of the JSON file, hex"),
+    Column("path", Text, nullable=False, comment="of the HTML file, relative to the shop's published folder"),
+    Column("keep_until", Date, nullable=False, comment="advertising archives are kept for at least three years"),
+)
+
+image_orders = Table(
+    "image_orders",
+    metadata,
+    Column("day", Date, nullable=False, info=KEY),
+    Column("creative_id", Text, nullable=False, info=KEY),
+    Column("format", Text, nullable=False, info=KEY, comment="what the creative's channel takes: see assets"),
+    Column("creative_hash", Text, nullable=False),
+)
+
+assets = Table(
+    "assets",
+    metadata,
+    Column("creative_id", Text, nullable=False, info=KEY),
+    Column("format", Text, nullable=False, info=KEY, comment="feed_1080x1080 … | video_1080x1920"),
+    Column("day", Date, nullable=False),
+    Column("kind", Text, nullable=False, comment="image | video"),
+    Column("path", Text, nullable=False, comment="relative to the shop's creatives folder"),
+    Column("digest", Text, nullable=False, comment="SHA-256 of the file, hex"),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("template", Text, nullable=False),
+    Column("picture_source", Text, nullable=False, comment="own_photo | gan"),
+    Column("picture_digest", Text, nullable=False, comment="SHA-256 of the picture's file, hex"),
+    Column("checks", Text, nullable=False, comment="JSON: what was measured on the finished image"),
+    Column("label", Text, nullable=False, comment="JSON: the implicit label as it was read back from the file"),
+)
+
 erasures = Table(
     "erasures",
     metadata,
@@ -397,6 +458,34 @@ erasures = Table(
     Column("reason", Text, nullable=False),
 )
 
+privacy_registry = Table(
+    "privacy_registry",
+    metadata,
+    Column("user_hash", Text, nullable=False, info=KEY),
+    Column("kind", Text, nullable=False, info=KEY, comment="erase | opt_out | opt_in"),
+    Column("requested_at", DateTime, nullable=False, info=KEY, comment="UTC; an erasure covers what happened by then"),
+    Column("known_date", Date, nullable=False, comment="the landing folder that brought it"),
+    Column("receipt", Text, nullable=False, comment="random"),
+    Column("completed_on", Date, comment="null: still to be done"),
+    info=PRIVATE,
+)
+
+erased_impressions = Table(
+    "erased_impressions",
+    metadata,
+    Column("impression_id", Text, nullable=False, comment="of an erasure that is not finished: outcomes go with it"),
+    info=PRIVATE,
+)
+
+privacy_receipts = Table(
+    "privacy_receipts",
+    metadata,
+    Column("receipt", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("known_date", Date, nullable=False),
+    Column("completed_on", Date, nullable=False),
+    info=PRIVATE,
+)
 
 portraits = Table(
     "portraits",
@@ -448,11 +537,134 @@ portrait_days = Table(
 )
 
 
+audience_shares = Table(
+    "audience_shares",
+    metadata,
+    Column("day", Date, nullable=False, info=KEY),
+    Column("placement", Text, nullable=False, info=KEY),
+    Column("creative_id", Text, nullable=False, info=KEY),
+    Column("trait", Text, nullable=False, info=KEY, comment="gender | age_band"),
+    Column("value", Text, nullable=False, info=KEY, comment="the group the shares are of, as the shop names it"),
+    Column("since", Date, nullable=False, comment="the first known_date that is counted"),
+    Column("users", BigInteger, nullable=False, comment="of known trait, who were shown the creative"),
+    Column("impressions", BigInteger, nullable=False, comment="theirs, on days with other creatives beside it"),
+    Column("eligible_users", BigInteger, nullable=False, comment="of known trait, who met the placement on those days"),
+    Column("delivered_share", Double, comment="of the impressions; null: not enough data"),
+    Column("delivered_low", Double),
+    Column("delivered_high", Double),
+    Column("eligible_share", Double, comment="of all impressions of the placement, weighed as the creative was shown"),
+    Column("difference", Double, comment="delivered minus eligible"),
+    Column("difference_low", Double, comment="confidence sequence: holds at all looks at once"),
+    Column("difference_high", Double),
+    Column("sentence", Text, nullable=False),
+    info=PRIVATE,
+)
+
+allocation_blocks = Table(
+    "allocation_blocks",
+    metadata,
+    Column("day", Date, nullable=False, info=KEY),
+    Column("placement", Text, nullable=False, info=KEY),
+    Column("creative_id", Text, nullable=False, info=KEY),
+    Column("reason", Text, nullable=False, comment="audience_skew"),
+    Column("blocked_since", Date, nullable=False, comment="the day whose facts first showed it; plans after it obey"),
+    Column("trait", Text, nullable=False),
+    Column("value", Text, nullable=False),
+    Column("users", BigInteger, nullable=False, comment="as all figures here, as of blocked_since; rounded down"),
+    Column("impressions", BigInteger, nullable=False),
+    Column("delivered_share", Double, nullable=False),
+    Column("eligible_share", Double, nullable=False),
+    Column("difference_low", Double, nullable=False),
+    Column("difference_high", Double, nullable=False),
+    Column("most_allowed", Double, nullable=False, comment="limits.audience_skew"),
+    Column("sentence", Text, nullable=False),
+)
+
+account_similarity = Table(
+    "account_similarity",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("copies", BigInteger, nullable=False, comment="written in the seven days up to the day"),
+    Column("originals", BigInteger, nullable=False, comment="those that resemble no earlier one"),
+    Column("similarity", Double, comment="1 - originals / copies; null: no copies"),
+    Column("verdict", Text, nullable=False, comment="none | fine | warn | stop"),
+    Column("sentence", Text, nullable=False),
+)
+
+image_hashes = Table(
+    "image_hashes",
+    metadata,
+    Column("day", Date, nullable=False, info=KEY),
+    Column("creative_id", Text, nullable=False, info=KEY),
+    Column("format", Text, nullable=False, info=KEY),
+    Column("digest", Text, nullable=False, comment="of the file the hash was taken of"),
+    Column("perceptual_hash", Text, nullable=False, comment="64 bits as hex: pictures that look alike differ in few"),
+)
+
+fatigue = Table(
+    "fatigue",
+    metadata,
+    Column("day", Date, nullable=False, info=KEY),
+    Column("creative_id", Text, nullable=False, info=KEY),
+    Column("users", BigInteger, nullable=False, comment="who have seen it often enough to compare early with late"),
+    Column("early_impressions", BigInteger, nullable=False),
+    Column("early_clicks", BigInteger, nullable=False),
+    Column("late_impressions", BigInteger, nullable=False),
+    Column("late_clicks", BigInteger, nullable=False),
+    Column("decline", Double, comment="1 - late CTR / early CTR of the same users; null: not enough data"),
+    Column("decline_low", Double),
+    Column("decline_high", Double),
+    Column("verdict", Text, nullable=False, comment="tired | fresh | needs_more"),
+    Column("sentence", Text, nullable=False),
+)
+
+counterfactuals = Table(
+    "counterfactuals",
+    metadata,
+    Column("day", Date, nullable=False, info=KEY),
+    Column("brief_id", Text, nullable=False, info=KEY, comment="the brief as it was ordered"),
+    Column("trait", Text, nullable=False, info=KEY, comment="gender | age_band: all that the two prompts differ in"),
+    Column("first", Text, nullable=False, info=KEY),
+    Column("second", Text, nullable=False, info=KEY),
+    Column("what", Text, nullable=False, info=KEY, comment="price | offer | amounts | tone.<kind>"),
+    Column("copies_first", Integer, nullable=False),
+    Column("copies_second", Integer, nullable=False),
+    Column("said_first", Integer, nullable=False, comment="copies that say it"),
+    Column("said_second", Integer, nullable=False),
+    Column("difference", Double, comment="share of the first minus share of the second; null: not enough data"),
+    Column("difference_low", Double),
+    Column("difference_high", Double),
+    Column("verdict", Text, nullable=False, comment="alike | differs | needs_more"),
+    Column("sentence", Text, nullable=False),
+)
+
+
 def create_ledger(engine: Engine) -> None:
     """Create the schema and its tables where they are missing."""
     with engine.begin() as connection:
         connection.execute(text(f"create schema if not exists {SCHEMA}"))
+        _bring_up_to_date(connection)
         metadata.create_all(connection, checkfirst=True)
+
+
+def _bring_up_to_date(connection: Connection) -> None:
+    """Columns that tables of an older warehouse lack; ``approvals`` held but one decision per content once."""
+    listed = text("select table_name, column_name from information_schema.columns where table_schema = :schema")
+    present: dict[str, set[str]] = {}
+    for table_name, column_name in connection.execute(listed, {"schema": SCHEMA}):
+        present.setdefault(table_name, set()).add(column_name)
+    if "decided_at" not in present.get("approvals", {"decided_at"}):
+        # Names are constants of this module. Copied, because a primary key cannot be dropped everywhere.
+        kept = f"select *, cast(null as timestamp) as decided_at from {SCHEMA}.approvals"  # noqa: S608
+        connection.execute(text(f"create table {SCHEMA}.approvals_kept as {kept}"))
+        connection.execute(text(f"drop table {SCHEMA}.approvals"))
+        connection.execute(text(f"alter table {SCHEMA}.approvals_kept rename to approvals"))
+        present["approvals"].add("decided_at")
+    for table in metadata.sorted_tables:
+        for column in table.columns:
+            if column.nullable and column.name not in present.get(table.name, {column.name}):
+                kind = column.type.compile(connection.dialect)
+                connection.execute(text(f'alter table {SCHEMA}.{table.name} add column "{column.name}" {kind}'))
 
 
 def replace_rows(
