@@ -646,11 +646,13 @@ def demo(airflow: Installation, shop_id: str, first: date, last: date, *, with_c
     console.print(f"starting Airflow (log files in {airflow.logs})")
 
     def before_start() -> None:
+        if writing is not None:
+            # The day is written anew and asked about again: what an earlier demo left waiting would be asked twice.
+            # Before any backfill is created: what it leaves queued would be taken for interrupted.
+            forget_interrupted_runs(airflow, waiting_of=f"creatives_daily__{writing.id}")
         create_backfill(airflow, shop, first, last)
         if writing is not None:
             create_backfill(airflow, writing, _last_days(CREATIVES_DAYS)[0], CREATIVES_LAST, begin=False)
-            # The day is written anew and asked about again: what an earlier demo left waiting would be asked twice.
-            forget_interrupted_runs(airflow, waiting_of=f"creatives_daily__{writing.id}")
             # Its runs come from the strategy's event; while it was paused, the event would pass unheard.
             airflow_command(airflow, "dags", "unpause", f"creatives_daily__{writing.id}", "--yes")
 

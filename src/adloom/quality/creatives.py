@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from adloom.creative import Copy
+from adloom.creative import Copy, content_hash
 from adloom.quality.facts import Facts, Measured, skipped
 
 SHOWN = 3
@@ -123,18 +123,27 @@ def unmarked(facts: Facts) -> Measured:
 
 
 def blocked_and_approved(facts: Facts) -> Measured:
-    """Copies that a review blocks and somebody approved as they are."""
-    found = facts.rows(
+    """Creatives that a review blocks and somebody approved as they are: the copy and all pictures made for it."""
+    approved = facts.rows(
         """
-        select distinct approval.creative_id
-        from adloom.approvals as approval
+        select distinct made.creative_id, made.creative_hash, approval.creative_hash as decided
+        from adloom.creatives as made
         inner join adloom.reviews as review
-            on review.creative_id = approval.creative_id and review.creative_hash = approval.creative_hash
+            on review.creative_id = made.creative_id and review.creative_hash = made.creative_hash
+        inner join adloom.approvals as approval on approval.creative_id = made.creative_id
         where review.day = :day and review.severity = 'block' and approval.decision = 'approved'
-        order by approval.creative_id
+        order by made.creative_id
         """
     )
-    return _counted([row["creative_id"] for row in found], len(facts.copies), "copies")
+    pictures: dict[str, list[str]] = {}
+    for row in facts.rows("select creative_id, digest from adloom.assets where day = :day"):
+        pictures.setdefault(row["creative_id"], []).append(row["digest"])
+    found = [
+        row["creative_id"]
+        for row in approved
+        if row["decided"] == content_hash(row["creative_hash"], pictures.get(row["creative_id"], ()))
+    ]
+    return _counted(list(dict.fromkeys(found)), len(facts.copies), "copies")
 
 
 # -- building blocks ---------------------------------------------------------------------------------------------
