@@ -356,6 +356,11 @@ def record_decision(shop_id: str, day: date, asked: Path, answer: Answer) -> str
     from adloom.strategy import approvals
 
     shown = approving.read_asked(asked).hashes
+    if unknown := sorted(set(answer.dropped) - set(shown)):
+        raise AdloomError(
+            f"the answer drops what was not shown: {', '.join(unknown)}",
+            f"name creatives by their ids: `adloom review --shop {shop_id} --day {day}` shows them",
+        )
     approve = set(shown) - set(answer.dropped) if answer.is_approval else set()
     origin = approvals.TIMEOUT if answer.by is None else approvals.PERSON
     with _ledger(shop_id) as connection:
@@ -521,12 +526,14 @@ def erase_from_files(shop_id: str, day: date) -> Any:
 
 
 def rebuild(shop_id: str, day: date) -> Any:
-    """Marts and portraits once more, of every day that an erasure changed; then what is made from no file."""
+    """Take the erased out of what no file makes again; then marts and portraits of every day that changed."""
     from adloom.audience.making import make_portraits
     from adloom.privacy import erasing, registry
     from adloom.warehouse import dbt
 
     shop = load_shop(shop_id)
+    with _ledger(shop_id) as connection:
+        erasing.sweep(shop, connection, registry.open_requests(connection))
     report = dbt.build(shop, day)
     with _ledger(shop_id) as connection:
         last = connection.execute(
@@ -535,16 +542,33 @@ def rebuild(shop_id: str, day: date) -> Any:
     if last is not None:
         make_portraits(shop, last)
     with _ledger(shop_id) as connection:
-        erasing.sweep(shop, connection, registry.open_requests(connection))
+        erasing.forget_impressions(connection)
     return report
 
 
 def replay(shop_id: str, day: date, on_step: Callable[[str], None] = lambda name: None) -> list[date]:
-    """Run every finished day up to ``day`` again whose landing is no longer what it was; returns those days."""
-    days = [one for one in stale_days(shop_id) if one <= day and one not in _purged(shop_id)]
+    """After an erasure, run every day up to ``day`` again whose landing is no longer what it was; returns those days.
+
+    A day that was red before the erasure may stay red: it must not keep the request from being closed.
+    """
+    from adloom.privacy import registry
+
+    with _ledger(shop_id) as connection:
+        if not any(one.kind == registry.ERASE for one in registry.open_requests(connection)):
+            return []
+    purged = _purged(shop_id)
+    days = [one for one in stale_days(shop_id) if one <= day and one not in purged]
+    runs = ledger.runs
+    with _ledger(shop_id) as connection:
+        was_done = set(connection.scalars(select(runs.c.day).where(runs.c.status == "stale")))
     for number, one in enumerate(days, start=1):
         log.info("%s: replaying %s, %d of %d", shop_id, one, number, len(days))
-        run_day(shop_id, one, on_step)
+        try:
+            run_day(shop_id, one, on_step)
+        except AdloomError as error:
+            if one in was_done:
+                raise
+            log.warning("%s: %s was not done before and is not now: %s", shop_id, one, error)
     return days
 
 

@@ -30,7 +30,7 @@ TASKS = [
     "publish_plan",
     "publish_snapshots",
 ]
-DAGS = ("behaviour_daily", "creatives_daily", "privacy_daily")
+KINDS = ("behaviour_daily", "creatives_daily", "privacy_daily")
 ZONES = ["UTC", "Asia/Shanghai", "America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "America/Santiago"]
 
 
@@ -38,7 +38,7 @@ def test_the_checkout_has_exactly_these_dags(dag_bag: Callable[[], Any]) -> None
     bag = dag_bag()
     assert bag.import_errors == {}
     shops = [path.stem for path in (CHECKOUT / "shops").glob("*.yml")]
-    assert set(bag.dag_ids) == {f"{dag}__{shop}" for dag in DAGS for shop in shops}
+    assert set(bag.dag_ids) == {f"{dag}__{shop}" for dag in KINDS for shop in shops}
     assert "behaviour_daily__zozotown" in bag.dag_ids
 
 
@@ -88,7 +88,7 @@ def test_a_broken_shop_breaks_only_its_own_dag(make_shop: Any, dag_bag: Callable
     (folder / "torn.yml").write_text("id: torn\nname: Torn\ntime_zone: Mars/Olympus\n", encoding="utf-8")
     (folder / "no_yaml.yml").write_text("id: [", encoding="utf-8")
     bag = dag_bag()
-    assert set(bag.dag_ids) == {f"{dag}__{shop_id}" for dag in DAGS for shop_id in ("corner_shop", "torn", "no_yaml")}
+    assert set(bag.dag_ids) == {f"{dag}__{shop_id}" for dag in KINDS for shop_id in ("corner_shop", "torn", "no_yaml")}
     assert list(bag.dags[f"behaviour_daily__{sound.id}"].task_dict) == TASKS
     torn = bag.dags["behaviour_daily__torn"]
     assert torn.tags == {"broken"}

@@ -147,7 +147,7 @@ class Marts:
             duck.execute(DAILY)
             duck.execute("drop table marts.conversion_dates")
             duck.execute(
-                "insert or replace into adloom.landing_days"
+                "insert or replace into adloom.landing_days (known_date, manifest_digest, marts_digest)"
                 " select known_date, 'given', 'built' from known where known_date is not null"
             )
 

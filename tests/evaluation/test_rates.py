@@ -232,7 +232,8 @@ def test_marts_that_are_not_built_stop_the_day(marts: Any) -> None:
     marts.add_impressions(_hand())
     with marts.connect() as connection:
         connection.execute(
-            text("insert into adloom.landing_days values (:day, 'new', null)"), {"day": DAY - timedelta(days=1)}
+            text("insert into adloom.landing_days (known_date, manifest_digest) values (:day, 'new')"),
+            {"day": DAY - timedelta(days=1)},
         )
     with pytest.raises(AdloomError, match=r"not built, the first is 2024-03-09.*adloom build --shop corner_shop"):
         evaluate(marts.shop, DAY)

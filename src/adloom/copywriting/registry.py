@@ -8,6 +8,7 @@ writes.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, select, update
 
+from adloom.copywriting.starter import starter_voice
 from adloom.errors import AdloomError, UsageError
 from adloom.warehouse import ledger
 
@@ -133,6 +135,8 @@ def promote_if_better(connection: Connection, model_id: str, day: date) -> str:
     figures += "" if of_starter is None else f", starter voice {of_starter:.3f}"
     figures += "" if of_live is None else f", live model {of_live:.3f}"
     figures += f", on {row.validation_pairs} pairs"
+    if of_starter is None and starter_voice(row.base_digest) is not None:
+        of_starter = -math.inf  # with settings that cannot go on from the voice it was not compared: a person decides
     for bar, name in ((base, "its base"), (of_starter, "the starter voice")):
         if bar is not None and not tuned < bar:
             return f"model {model_id} stays a candidate: no better than {name} ({figures})"

@@ -18,6 +18,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -30,7 +31,7 @@ from adloom.creative import AI_LABEL, _Row, read_rows
 from adloom.errors import AdloomError, GateFailed
 from adloom.imagery import handover
 from adloom.imagery.handover import VIDEO, DrawOrder, ImageOrder
-from adloom.imagery.pictures import GanPictures, NoPicture, Opened, OwnPhotos, Picture, PictureError
+from adloom.imagery.pictures import GanPictures, NoPicture, Opened, OwnPhotos, Picture, PictureError, inside
 from adloom.settings import settings
 from adloom.shop import PictureKind, Shop
 
@@ -308,13 +309,13 @@ def generate_images(shop: Shop, day: date) -> DrawnPictures:
         for path in [*target.glob("*.png"), *target.glob(".[0-9a-f]*")]:
             path.unlink()
         stamp.touch()
-    missing = [one for one in orders if not (target / f"{one.name}.png").is_file()]
+    missing = [one for one in orders if not _is_drawn(target / f"{one.name}.png", one)]
     progress = _Progress("pictures", len(orders))
     progress.skip(len(orders) - len(missing))
     for page in handover.pages(missing, DRAWN_AT_ONCE):
         pictures = painter.paint([one.condition for one in page], [one.seed for one in page], CANDIDATES)
         for order, picture in zip(page, pictures, strict=True):
-            _write_png(target / f"{order.name}.png", picture.numpy())
+            _write_png(target / f"{order.name}.png", picture.numpy(), order)
         progress.add(len(page))
     progress.finish()
     return DrawnPictures(len(orders), len(missing))
@@ -340,13 +341,27 @@ def generator_folder(shop: Shop, day: date) -> Path:
     return known[-1]
 
 
-def _write_png(path: Path, pixels: Any) -> None:
+def _is_drawn(path: Path, order: DrawOrder) -> bool:
+    """Is the picture there, and of this very order? An item that was filed elsewhere since is drawn again."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return bool(image.info.get("order") == order.digest)
+    except OSError:
+        return False
+
+
+def _write_png(path: Path, pixels: Any, order: DrawOrder) -> None:
     """``pixels``: channels × height × width, 0 to 255."""
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
     fresh = path.with_name(f".{path.name}.tmp")
-    image.save(fresh, "PNG")
+    told = PngInfo()
+    told.add_text("order", order.digest)
+    image.save(fresh, "PNG", pnginfo=told)
     fresh.replace(path)
 
 
@@ -368,25 +383,30 @@ def made(shop: Shop, day: date, shards: Iterable[str]) -> Iterable[Made]:
 def _inputs(shop: Shop, day: date, shard: str, orders: Iterable[ImageOrder]) -> dict[str, Any]:
     """All that decides what a shard becomes."""
     drawn = handover.folder_of(shop, day) / handover.DRAWN
-    pictures: dict[str, str] = {}
+    pictures = set()
     for order in orders:
-        path = drawn / f"{order.picture_key[2]}.png" if order.source == "gan" else shop.images / order.image
-        pictures.setdefault(str(path), "")
+        if order.source == "gan":
+            pictures.add(drawn / f"{order.picture_key[2]}.png")
+        elif order.image.strip():
+            # A path that leads out of the folder is not opened here either; what is wrong with it is said later.
+            with suppress(PictureError):
+                pictures.add(inside(shop.images, order.image, order.creative_id))
     return {
         "format": FORMAT,
         "code": _code_digest(),
         "orders": _file_digest(handover.orders_path(shop, day, shard)),
-        "pictures": handover.digest_of({path: _file_digest(Path(path)) for path in sorted(pictures)}),
+        "pictures": handover.digest_of({str(path): _file_digest(path) for path in sorted(pictures)}),
         "producer": shop.ai_label_producer_id,
     }
 
 
 @cache
 def _code_digest() -> str:
-    """Of this room: what is composed by other code or templates is composed again."""
-    folder, digest = Path(__file__).parent, hashlib.sha256()
-    for path in sorted([*folder.rglob("*.py"), *folder.rglob("*.yml")]):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    """Of this room and of what labels its files: what other code or templates composed is composed again."""
+    package, digest = Path(__file__).parents[1], hashlib.sha256(json.dumps(AI_LABEL, sort_keys=True).encode())
+    room, above = package / "imagery", package / "publishing"
+    for path in sorted([*room.rglob("*.py"), *room.rglob("*.yml"), above / "labels.py", above / "metadata.py"]):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 

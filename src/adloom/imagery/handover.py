@@ -24,6 +24,7 @@ from adloom.creative import NOT_PERSONALISED, Brief, Copy, _Row, read_rows, writ
 from adloom.errors import AdloomError
 from adloom.imagery.conditions import Condition
 from adloom.imagery.pictures import drawn_name
+from adloom.review.similarity import TEXT_PARTS
 from adloom.shop import PictureKind, Shop
 from adloom.warehouse import ledger
 
@@ -101,7 +102,7 @@ def _orders(connection: Connection, shop: Shop, day: date) -> list[ImageOrder]:
             reviews.c.creative_hash == creatives.c.creative_hash,
             reviews.c.severity == "block",
             # What an earlier run found in the images is no reason not to make them again.
-            reviews.c.rule_id.not_like("image.%"),
+            reviews.c.part.in_(TEXT_PARTS),
         )
         .exists()
     )

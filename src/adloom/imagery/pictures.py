@@ -256,7 +256,19 @@ def decode(content: bytes, name: str, smallest: int = 1) -> Image:
             f"deliver one of {', '.join(FORMATS)}",
         ) from error
     # A decoder met with broken bytes ends in any of these.
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        LookupError,
+        TypeError,
+        RuntimeError,
+        ArithmeticError,
+        AttributeError,
+        MemoryError,
+        struct.error,
+    ) as error:
         raise PictureError(f"{name} is damaged or cut short: {error}", "deliver it again") from error
 
 

@@ -39,8 +39,14 @@ log = logging.getLogger(__name__)
 TOKENS = re.compile(r"[\s,;|:\"'{}\[\]]+")
 """What separates the values of a line that could not be read as a record."""
 LONGEST_FIELD = 16_777_216
-ANONYMISED = {"int_impressions__flagged", "int_conversions__attributed"}
+ANONYMISED = {
+    "int_impressions__flagged": "user_hash = null",
+    "int_clicks__linked": "user_hash = null, click_user_hash = null",
+    "int_conversions__attributed": "user_hash = null",
+}
 """Counted in aggregates that are kept: their rows stay and lose the user."""
+CHAINED = {"user_portraits", "int_users__interests", "int_users__profiled"}
+"""Made day by day, each from the one before and from purged days too: not only what is purged has to go."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +226,9 @@ def _records(file: LandedFile) -> Iterator[tuple[dict[str, Any] | None, list[byt
                 names = [name.removeprefix("\ufeff") for name in fields]
                 yield None, own
             else:
-                yield (dict(zip(names, fields, strict=True)) if len(fields) == len(names) else {}), own
+                # A quote that is never closed swallows the lines after it and may still count the right fields.
+                is_sound = len(own) == 1 or b"".join(own).count(b'"') % 2 == 0
+                yield (dict(zip(names, fields, strict=True)) if is_sound and len(fields) == len(names) else {}), own
 
 
 def _text(line: bytes) -> str:
@@ -288,9 +296,10 @@ def _bind(engine: duckdb.DuckDBPyConnection, erasures: _Erasures) -> None:
 
 
 def sweep(shop: Shop, connection: Connection, requests: Sequence[Request]) -> int:
-    """Take erased users out of every table that still names them, and out of the published audience files.
+    """Take erased users out of what landing does not make again: purged days, portraits so far, audience files.
 
-    To be called once the days that landing still has are built again. Returns the rows touched.
+    To be called before marts and portraits are built again, because portraits are made from purged days too. Days that
+    landing still has are left to the build, which keeps what happened after the request. Returns the rows touched.
     """
     erasures = _Erasures(requests, frozenset())
     if not erasures.by_user:
@@ -298,20 +307,29 @@ def sweep(shop: Shop, connection: Connection, requests: Sequence[Request]) -> in
     touched = 0
     for schema, name, moment in _user_tables(connection):
         where = "user_hash = :user"
-        if moment:
-            where += f' and "{moment}" <= :last_known'
+        if name in CHAINED:
+            where += f' and ("{moment}" <= :last_known or "{moment}" not in (select day from adloom.portrait_days))'  # noqa: S608
+        elif moment:
+            where += (
+                f' and "{moment}" <= :last_known and "{moment}" in '  # noqa: S608
+                "(select known_date from adloom.landing_days where purged_on is not null)"
+            )
         change = (
-            f'update "{schema}"."{name}" set user_hash = null where {where}'  # noqa: S608 - names are the database's own
+            f'update "{schema}"."{name}" set {ANONYMISED[name]} where {where}'  # noqa: S608 - the database's own names
             if name in ANONYMISED
             else f'delete from "{schema}"."{name}" where {where}'  # noqa: S608
         )
         for user, (_, last_known) in erasures.by_user.items():
             bound = {"user": user} | ({"last_known": last_known} if moment else {})
             touched += max(0, connection.execute(text(change), bound).rowcount)
-    connection.execute(ledger.erased_impressions.delete())
     for path in sorted(shop.published.rglob("audience.parquet")):
         touched += _sweep_audience(path, sorted(erasures.by_user))
     return touched
+
+
+def forget_impressions(connection: Connection) -> None:
+    """Forget what `note_impressions` remembered; once everything is made again."""
+    connection.execute(ledger.erased_impressions.delete())
 
 
 def _user_tables(connection: Connection) -> list[tuple[str, str, str | None]]:

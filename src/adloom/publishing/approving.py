@@ -229,6 +229,11 @@ def decide(  # noqa: PLR0917 - who decided what, when and why
     """
     approvals = ledger.approvals
     contents = Decisions(connection).contents
+    # The same ad under another id is the same decision.
+    said = {content_hash: creative_id in approve for creative_id, content_hash in shown.items()}
+    twins = {one: content.content_hash for one, content in contents.items() if content.content_hash in said}
+    approve = {*approve, *(one for one, content_hash in twins.items() if said[content_hash] and one not in shown)}
+    shown = {**twins, **shown}
     rows, void = [], {}
     for creative_id, content_hash in sorted(shown.items()):
         content = contents.get(creative_id)

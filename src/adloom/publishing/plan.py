@@ -56,7 +56,14 @@ def publish(shop: Shop, day: date, producer: str = PRODUCER) -> Path:
             select(plans).where(plans.c.day == day, plans.c.produced_by == producer)
         ).one_or_none()
         if plan is None:
-            log.info("%s: %s made no plan on %s; the live plan stays", shop.id, producer, day)
+            log.info("%s: %s made no plan on %s; what is live stays if it may", shop.id, producer, day)
+            ordered = connection.execute(select(plans).order_by(plans.c.valid_from, plans.c.version)).all()
+            left = (row for row in reversed(ordered) if _folder(root, row).is_dir() and _may_stay(connection, row))
+            live = next(left, None)
+            if live is None:
+                (root / CURRENT).unlink(missing_ok=True)
+            else:
+                _swap_current(root, live)
             return root
         rows = _allocations(connection, plan)
         _check(connection, shop, plan, rows)
@@ -84,10 +91,16 @@ def _allocations(connection: Connection, plan: Row[Any]) -> Sequence[Row[Any]]:
 
 def _may_stay(connection: Connection, plan: Row[Any]) -> bool:
     """A plan that shows what was taken out since must not stay live; the one before it does, if it may."""
-    refused = approvals.unapproved(connection, plan.day, (row.creative_id for row in _allocations(connection, plan)))
+    rows = _allocations(connection, plan)
+    refused = approvals.unapproved(connection, plan.day, (row.creative_id for row in rows))
     if refused:
         log.warning("plan %s cannot be live any more: %s", plan.version, _listed(refused))
-    return not refused
+    skewed = {(row.placement, row.creative_id) for row in rows} & blocked_on(
+        known_blocks(connection, plan.day), plan.day
+    )
+    if skewed:
+        log.warning("plan %s cannot be live any more: fairness blocks %s", plan.version, sorted(skewed)[:5])
+    return not refused and not skewed
 
 
 def _folder(root: Path, plan: Row[Any]) -> Path:

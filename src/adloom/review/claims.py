@@ -260,11 +260,19 @@ def _by_reference_price(asked: Asked) -> Answer | None:
     return None
 
 
+_EVER = re.compile(r"历史|史上|史低|\bever\b|all[- ]time")
+_YEAR = re.compile(r"全年|年度|今年|of the year")
+
+
 def _by_lowest_price(asked: Asked) -> Answer | None:
     """The price of now is the lowest one of the last days, as far as this shop's own history says."""
     days = asked.rule.days or 30
     said = re.search(r"(\d{1,3})\s*(?:天|日|day)", asked.said)
-    days = int(said[1]) if said else days
+    days = max(days, int(said[1])) if said else days  # "11月1日" is a date and shortens nothing
+    if _EVER.search(asked.said):
+        days = HISTORY_DAYS
+    elif _YEAR.search(asked.said):
+        days = max(days, 365)
     known, now = asked.evidence.last_days(days), asked.evidence.price
     if known and now is not None and now <= min(known):
         return Answer(

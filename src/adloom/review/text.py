@@ -10,6 +10,7 @@ from functools import cache
 
 # Format characters are invisible: a rule must not be evaded by one between two letters.
 INVISIBLE = {"Cf", "Cc", "Mn", "Me"}
+TYPOGRAPHIC = str.maketrans({**dict.fromkeys("‘’ʼ′＇", "'"), **dict.fromkeys("‐‑‒–−", "-")})
 SPACES = {"Zs", "Zl", "Zp"}
 # Letters and signs by category that show nothing.
 BLANKS = frozenset("\u115f\u1160\u3164\uffa0\u2800")
@@ -126,9 +127,10 @@ def _plain_character(character: str) -> str:
         return ""
     if category in SPACES:
         return " "
-    kept = "".join(
-        one for one in unicodedata.normalize("NFKC", character) if unicodedata.category(one) not in INVISIBLE
-    )
+    normal = unicodedata.normalize("NFKC", character).translate(TYPOGRAPHIC)
+    if any("LATIN" in unicodedata.name(one, "") for one in normal):
+        normal = unicodedata.normalize("NFKD", normal)
+    kept = "".join(one for one in normal if unicodedata.category(one) not in INVISIBLE)
     return "".join(_simplified(one) for one in kept).lower()
 
 
