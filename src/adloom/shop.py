@@ -279,6 +279,9 @@ class Shop(_Part):
     forbidden_words: tuple[str, ...] = ()
     ai_label_producer_id: str | None = None
     approval: Literal["required", "flagged_only", "off"] = "required"
+    always_ask: tuple[Scenario, ...] = Field(
+        default=(), description="flagged_only: scenarios that wait for a person though no review found anything"
+    )
     approval_hours: float = Field(default=20, gt=0, description="how long a person may take; then all is rejected")
     unknown_age_is_minor: bool = False
     daily_budget: float | None = Field(default=None, gt=0)

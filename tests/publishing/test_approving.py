@@ -40,6 +40,34 @@ def test_the_shop_says_about_what_a_person_is_asked(
     assert {row[0] for row in planned.execute("select distinct origin from adloom.approvals")} <= {"policy"}
 
 
+def test_scenarios_the_shop_always_asks_about_wait_though_nothing_was_found(make_planned: Callable[..., Any]) -> None:
+    planned = make_planned(approval="flagged_only", always_ask=["hot_event"])
+    planned.write("clean")
+    planned.write("final", scenario="hot_event")
+    planned.settle()
+    assert may_be_shown(planned) == {"clean"}
+    assert set(planned.waiting()) == {"final"}
+
+
+def test_a_creative_that_is_made_no_more_loses_its_approval(planned: Any) -> None:
+    """A day that is written anew has other creatives; what was approved for the old ones must not live on."""
+    planned.write("tea", words="into tea")
+    planned.decide("tea")
+    assert may_be_shown(planned) == {"tea"}
+    planned.execute("delete from adloom.creatives where creative_id = 'tea'")
+    assert may_be_shown(planned) == set()
+
+
+def test_a_later_rejection_reaches_the_same_ad_under_another_id(planned: Any) -> None:
+    digest = planned.write("tea", headline="Tea for two")
+    planned.decide("tea")
+    planned.write("twin", headline="Tea for two")
+    planned.settle()
+    assert may_be_shown(planned) == {"tea", "twin"}
+    planned.decide(shown={"tea": digest}, hour=10)
+    assert may_be_shown(planned) == set()
+
+
 def test_what_the_policy_let_through_waits_when_a_review_warns_of_it_later(make_planned: Callable[..., Any]) -> None:
     planned = make_planned(approval="flagged_only")
     digest = planned.write("tea")

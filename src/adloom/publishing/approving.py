@@ -117,7 +117,7 @@ def settle(connection: Connection, shop: Shop, day: date) -> Settled:
     ours = _of_day(Decisions(connection), day)
     connection.execute(approvals.delete().where(approvals.c.origin == POLICY, approvals.c.creative_id.in_([*ours, ""])))
     decisions = Decisions(connection)
-    flagged = _notes(connection, day)
+    flagged = {*_notes(connection, day), *_always_asked(connection, shop, day)}
     rows = []
     for creative_id, content in ours.items():
         if content.refusal or decisions.about_content(creative_id):
@@ -125,7 +125,7 @@ def settle(connection: Connection, shop: Shop, day: date) -> Settled:
         before = decisions.said_of(content.content_hash)
         if before is not None:
             rows.append(_said_again(content, before, day))
-        elif shop.approval == "off" or (shop.approval == "flagged_only" and not flagged.get(creative_id)):
+        elif shop.approval == "off" or (shop.approval == "flagged_only" and creative_id not in flagged):
             reason = "the shop asks nobody" if shop.approval == "off" else "no review found anything"
             rows.append(_row(content, APPROVED, POLICY, day, f"approval: {shop.approval}", reason, None))
     if rows:
@@ -200,6 +200,13 @@ def _waiting(
 
 def _of_day(decisions: Decisions, day: date) -> dict[str, Content]:
     return {one: content for one, content in sorted(decisions.contents.items()) if content.day == day}
+
+
+def _always_asked(connection: Connection, shop: Shop, day: date) -> list[str]:
+    """Creatives of the day whose scenario the shop always asks about."""
+    creatives = ledger.creatives
+    asked = select(creatives.c.creative_id).where(creatives.c.day == day, creatives.c.scenario.in_(shop.always_ask))
+    return list(connection.scalars(asked))
 
 
 def _notes(connection: Connection, day: date) -> dict[str, list[Note]]:

@@ -62,7 +62,7 @@ def publish(shop: Shop, day: date, producer: str = PRODUCER) -> Path:
             live = next(left, None)
             if live is None:
                 (root / CURRENT).unlink(missing_ok=True)
-            else:
+            elif not _is_current(root, live):
                 _swap_current(root, live)
             return root
         rows = _allocations(connection, plan)
@@ -280,6 +280,13 @@ def _campaign_budgets(connection: Connection, day: date, campaigns: set[str | No
     )
     latest = {row[0]: row[1] for row in connection.execute(stated, {"day": day}) if row[0] in campaigns}
     return {one: float(budget) for one, budget in sorted(latest.items()) if budget is not None}
+
+
+def _is_current(root: Path, plan: Row[Any]) -> bool:
+    try:
+        return bool(json.loads((root / CURRENT).read_text(encoding="utf-8"))["version"] == plan.version)
+    except (FileNotFoundError, ValueError, KeyError):
+        return False
 
 
 def _swap_current(root: Path, plan: Row[Any]) -> None:

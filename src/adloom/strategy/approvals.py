@@ -116,8 +116,8 @@ class Decisions:
         """The decisions about what the creative is now. That one of ours was running is none of them."""
         ours, words = self.contents.get(creative_id), self._words.get(creative_id, [])
         if ours is None:
-            # What was bound to content of ours does not hold for a creative that is gone.
-            return [row for row in words if row.creative_hash == MADE_ELSEWHERE]
+            # An approval bound to content of ours does not hold for a creative that is gone; a rejection does.
+            return [row for row in words if row.creative_hash == MADE_ELSEWHERE or row.decision != APPROVED]
         return [row for row in words if row.creative_hash == ours.content_hash and row.origin != EXTERNAL]
 
     def is_rejected_otherwise(self, creative_id: str) -> bool:
@@ -202,7 +202,8 @@ def record_external(connection: Connection, day: date) -> None:
     known = text("select creative_id, min(known_date) from marts.dim_creatives where known_date <= :day group by all")
     ours = set(connection.scalars(select(ledger.creatives.c.creative_id)))
     # Also what was ours and is not made any more: a day that was written anew has other creatives.
-    ours |= set(connection.scalars(select(approvals.c.creative_id).where(approvals.c.creative_hash != MADE_ELSEWHERE)))
+    bound = and_(approvals.c.creative_hash != MADE_ELSEWHERE, approvals.c.decision == APPROVED)
+    ours |= set(connection.scalars(select(approvals.c.creative_id).where(bound)))
     wanted: dict[str, date] = {row[0]: row[1] for row in connection.execute(known, {"day": day}) if row[0] not in ours}
     external = select(approvals.c.creative_id, approvals.c.decided_on).where(approvals.c.origin == EXTERNAL)
     recorded: dict[str, date] = {row[0]: row[1] for row in connection.execute(external)}
