@@ -140,8 +140,8 @@ ENGLISH: Mapping[str, str] = {
     "creative": "creative",
     "copies_heading": "New copies",
     "copies_none": "No new copies were made for this day. They are made for the newest day only.",
-    "copies_note": "Written by a program from the facts of the shop, for the channels and segments below. Not shown to "
-    "anyone yet: each waits for a person to approve it. Read them as a customer would.",
+    "copies_note": "Written by a program from the facts of the shop, for the channels and segments below. Only what "
+    "is approved is shown to anybody, and nothing that a review blocks. Read them as a customer would.",
     "copies_simulated": "Simulated: shop, items, offers and segments are invented.",
     "copies_counts": "{briefs} briefs, {written} copies ({languages}), {refused} not written. Of {candidates} "
     "candidates drawn, {parsed} could be read as a copy.",
@@ -300,7 +300,7 @@ CHINESE: Mapping[str, str] = {
     "copies_heading": "新文案",
     "copies_none": "当天没有新文案：只为最新的一天撰写。",
     "copies_note": "由程序根据店铺的事实，为下列渠道与人群撰写。"
-    "尚未对任何人展示：每一条都要有人批准。请以顾客的眼光来读。",
+    "只有获批的才会投放，被审核拦下的不会。请以顾客的眼光来读。",
     "copies_simulated": "模拟数据：店铺、商品、优惠和人群均为虚构。",
     "copies_counts": "{briefs} 份需求，{written} 条文案（{languages}），{refused} 条未写成。"
     "生成 {candidates} 条候选，其中 {parsed} 条能读成文案。",
