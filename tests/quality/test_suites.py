@@ -235,8 +235,8 @@ CREATIVES_WORLDS: dict[str, dict[str, list[str]]] = {
             "insert into adloom.approvals by name select made.creative_id, 'approved' as decision, 'person' as origin, "
             "date '2024-03-06' as decided_on, left(sha256(made.creative_hash || chr(10) || "
             "string_agg(asset.digest, chr(10) order by asset.digest)), 16) as creative_hash "
-            "from adloom.creatives as made join adloom.assets as asset using (creative_id) where made.creative_id = 'k0' "
-            "group by made.creative_id, made.creative_hash",
+            "from adloom.creatives as made join adloom.assets as asset using (creative_id) "
+            "where made.creative_id = 'k0' group by made.creative_id, made.creative_hash",
         ],
     },
     "nothing ordered": {"briefs.day.some": [f"delete from {BRIEFS}", f"delete from {MADE}"]},
