@@ -2,9 +2,12 @@
 
     python benchmarks/review.py --data train.jsonl dev.jsonl …
     python benchmarks/review.py --data train.jsonl … --labels tests/review/law_labels.csv
+    python benchmarks/review.py --labels unseen.jsonl --show
 
-A file holds JSON lines with a text (`summary`, `description` or `text`) and, if known, what the item's data say
-(`content` as name#value*name#value, or `title`). Nothing is written.
+A file of `--data` holds JSON lines with a text (`summary`, `description` or `text`) and, if known, what the item's data
+say (`content` as name#value*name#value, or `title`). Labels are a CSV about those texts (sha256, label, half), or JSON
+lines that bring their texts: source, text, label (violation, harmless, unsure) and spans ({span, label}). Nothing is
+written.
 """
 
 from __future__ import annotations
@@ -27,8 +30,10 @@ from adloom.review import law
 from adloom.review.finding import Finding
 from adloom.review.rules import rule_set
 
-# What the labels are about: an absolute term, its near-synonym, a superlative.
-LABELLED = {"law.absolute", "law.near_absolute", "law.superlative", "law.superlative_person"}
+# What labels are about: an absolute term, its near-synonym, a superlative, a rank ("the first in the market").
+TIERS = {"statutory", "near_synonym", "contextual"}
+RANKS = {"law.ranking", "law.lowest_price"}
+LABELLED = RANKS | {one.rule.id for one in rule_set("law", "zh").rules if one.rule.tier in TIERS}
 # A list of words without context, as a baseline.
 SUBSTRINGS = re.compile("最|第一|顶级|极致|绝无仅有|独一无二|唯一|首选|国家级|极品|无与伦比|100%|百分百|全网|冠军")
 GAPS = ("", " ", "·", "*", "-", "\u200b", "\u3000", "/", "。", "❤")
@@ -168,6 +173,88 @@ def labelled(texts: list[Text], path: Path, half: str) -> str:
     return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """A text with its verdict, as somebody gave it who had not seen the rules."""
+
+    source: str
+    text: str
+    label: str
+    violations: tuple[str, ...]
+    """the words that the verdict is about"""
+
+    @property
+    def kind(self) -> str:
+        """Which kind of source: how sure it is that a person wrote the text."""
+        if "not verified" in self.source:
+            return "authorship not verified"
+        return "AdvertiseGen" if "AdvertiseGen" in self.source else "other, written by people"
+
+
+def read_labelled(path: Path) -> list[Labelled]:
+    """The texts of a file of JSON lines with their labels."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [
+        Labelled(
+            row["source"],
+            row["text"],
+            row["label"],
+            tuple(one["span"] for one in row.get("spans", ()) if one["label"] == "violation"),
+        )
+        for row in rows
+    ]
+
+
+def absolute_blocks(text: str) -> list[Finding]:
+    """What the rules of absolute terms, ranks and lowest prices block in a text of which no evidence is known."""
+    return [one for one in law.text_violations(text, "zh") if one.severity == "block" and one.rule_id in LABELLED]
+
+
+def unseen(rows: list[Labelled], *, show: bool = False) -> str:
+    """Precision and recall of blocking by text, in all and by kind of source; ``show``: what was wrong."""
+    blocks = [absolute_blocks(one.text) for one in rows]
+    kinds = ["", *sorted({one.kind for one in rows})]
+    lines = []
+    for kind in kinds:
+        chosen = [(one, got) for one, got in zip(rows, blocks, strict=True) if not kind or one.kind == kind]
+        lines += _kind_lines(kind or "all", chosen)
+    lines += _span_lines(rows, blocks)
+    harmless = [one for one in rows if one.label == "harmless"]
+    by_any = sum(any(hit.severity == "block" for hit in law.text_violations(one.text, "zh")) for one in harmless)
+    lines.append(f"harmless, by any rule   {_share(by_any, len(harmless))}")
+    if show:
+        for one, got in zip(rows, blocks, strict=True):
+            if one.label == "violation" and not got:
+                lines.append(f"missed  {' / '.join(one.violations)}\n    {one.text}")
+            if one.label == "harmless" and got:
+                lines.append(f"blocked {', '.join(f'{hit.rule_id} {hit.span}' for hit in got)}\n    {one.text}")
+    return "\n".join(lines)
+
+
+def _kind_lines(name: str, chosen: list[tuple[Labelled, list[Finding]]]) -> list[str]:
+    counts = Counter((one.label, bool(got)) for one, got in chosen)
+    right, wrong = counts["violation", True], counts["harmless", True]
+    missed, left = counts["violation", False], counts["harmless", False]
+    unsure = counts["unsure", True] + counts["unsure", False]
+    return [
+        f"{name}: {right + missed} violations, {wrong + left} harmless; {unsure} unsure, left out",
+        f"  precision of blocking   {_share(right, right + wrong)}",
+        f"  recall of violations    {_share(right, right + missed)}",
+        f"  harmless texts blocked  {_share(wrong, wrong + left)}",
+    ]
+
+
+def _span_lines(rows: list[Labelled], blocks: list[list[Finding]]) -> list[str]:
+    """Of the words that violate, how many does a block meet: a text may be blocked for other words than its own."""
+    met, total = 0, 0
+    for one, got in zip(rows, blocks, strict=True):
+        for words in one.violations:
+            start = one.text.find(words)
+            total += 1
+            met += any(hit.start < start + len(words) and start < hit.start + len(hit.span) for hit in got)
+    return [f"violating words met     {_share(met, total)}"]
+
+
 def _share(part: int, whole: int) -> str:
     if not whole:
         return "none"
@@ -177,15 +264,23 @@ def _share(part: int, whole: int) -> str:
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", nargs="+", type=Path, required=True)
-    parser.add_argument("--labels", type=Path, help="CSV: sha256, label, half")
+    parser.add_argument("--data", nargs="+", type=Path, help="JSON lines with texts")
+    parser.add_argument("--labels", type=Path, help="CSV about --data (sha256, label, half) or JSON lines with texts")
+    parser.add_argument("--show", action="store_true", help="name what was missed and what was blocked wrongly")
     chosen = parser.parse_args(arguments)
-    texts = list(read(chosen.data))
+    brings_texts = chosen.labels is not None and chosen.labels.suffix == ".jsonl"
+    if not chosen.data and not brings_texts:
+        parser.error("--data FILE… is needed, or --labels FILE.jsonl")
     print(f"rules {rule_set('law', 'zh').version}")
+    if brings_texts:
+        print(unseen(read_labelled(chosen.labels), show=chosen.show))
+    if not chosen.data:
+        return
+    texts = list(read(chosen.data))
     print(blocked_share(texts))
     right, total, missed = planted(texts)
     print(f"planted words found       {_share(right, total)}" + (f", missed: {missed[:10]}" if missed else ""))
-    if chosen.labels:
+    if chosen.labels and not brings_texts:
         with chosen.labels.open(encoding="utf-8", newline="") as stream:
             halves = sorted({row["half"] for row in csv.DictReader(stream)})
         for half in halves:
