@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime, time, timedelta
+from datetime import datetime, time
 
-from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, Param, get_current_context, task
+from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, get_current_context, task
 
-from adloom.orchestration import broken_dag, documentation, shops, strategy_asset, the_day, warehouse_pool
+from adloom.orchestration import (
+    broken_dag,
+    day_param,
+    defaults,
+    documentation,
+    generate_param,
+    shops,
+    strategy_asset,
+    the_day,
+)
 from adloom.shop import Shop
 
 
@@ -24,28 +33,8 @@ def behaviour_daily(shop: Shop) -> DAG:
         catchup=False,
         max_active_runs=1,
         tags={"behaviour", "simulated"} if shop.simulated else {"behaviour"},
-        default_args={
-            "owner": shop.id,
-            "pool": warehouse_pool(shop.id),
-            "retries": 2,
-            "retry_delay": timedelta(seconds=30),
-            "retry_exponential_backoff": True,
-        },
-        params={
-            "day": Param(
-                None,
-                type=["null", "string"],
-                format="date",
-                title="Day",
-                description=f"Which day to run, in {shop.time_zone}; a run started by hand must name one.",
-            ),
-            "generate": Param(
-                None,
-                type=["null", "boolean"],
-                title="Make new creatives",
-                description="Left open: only when this is the newest day in landing.",
-            ),
-        },
+        default_args=defaults(shop),
+        params=day_param(shop, "Which day to run") | generate_param(),
         doc_md=documentation(
             what=f"One turn of the daily loop of {shop.name}: load, check, build, evaluate, adjust, publish. A run is "
             "for the local day on which its data interval starts; its id carries the moment it was due, a day later.",

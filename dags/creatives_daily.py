@@ -8,7 +8,6 @@ from pathlib import Path
 from airflow.sdk import (
     DAG,
     Asset,
-    Param,
     PartitionedAssetTimetable,
     StartOfDayMapper,
     XComArg,
@@ -20,14 +19,16 @@ from airflow.sdk.exceptions import AirflowSkipException
 from adloom.asking import AskForApproval, answer
 from adloom.orchestration import (
     broken_dag,
+    day_param,
+    defaults,
     documentation,
+    generate_param,
     gpu_task,
     plan_asset,
     run_command,
     shops,
     strategy_asset,
     the_day,
-    warehouse_pool,
 )
 from adloom.shop import Shop
 
@@ -43,28 +44,8 @@ def creatives_daily(shop: Shop) -> DAG:
         # A day that waits for a person must not keep the next one from being written; pools keep their tasks apart.
         max_active_runs=4,
         tags={"creatives", "simulated"} if shop.simulated else {"creatives"},
-        default_args={
-            "owner": shop.id,
-            "pool": warehouse_pool(shop.id),
-            "retries": 2,
-            "retry_delay": timedelta(seconds=30),
-            "retry_exponential_backoff": True,
-        },
-        params={
-            "day": Param(
-                None,
-                type=["null", "string"],
-                format="date",
-                title="Day",
-                description=f"Which day to write for, in {shop.time_zone}; a run started by hand must name one.",
-            ),
-            "generate": Param(
-                None,
-                type=["null", "boolean"],
-                title="Make new creatives",
-                description="Left open: only when this is the newest day in landing.",
-            ),
-        },
+        default_args=defaults(shop),
+        params=day_param(shop, "Which day to write for") | generate_param(),
         doc_md=_documentation(shop),
     )
     with dag:
@@ -118,9 +99,17 @@ def _write(shop: Shop) -> XComArg:
         with the_day(shop) as day:
             run_command("generate-copy", "--shop", shop.id, "--day", day.isoformat(), "--shard", shard)
 
+    @task(**gpu_task())
+    def audit_copy() -> None:
+        """Write some briefs again for other genders and ages; skipped unless the model is new or the last is old."""
+        with the_day(shop) as day:
+            if reason := pipeline().reason_to_skip_audit(shop.id, day):
+                raise AirflowSkipException(reason)
+            run_command("write-audit", "--shop", shop.id, "--day", day.isoformat())
+
     @task(trigger_rule="none_failed_min_one_success")
     def record_creatives() -> str:
-        """Store the copies, and what the reviews found in them."""
+        """Store the copies, what the reviews found in them and in the candidates they stopped, and the audit."""
         with the_day(shop) as day:
             return str(pipeline().record_creatives(shop.id, day))
 
@@ -134,6 +123,7 @@ def _write(shop: Shop) -> XComArg:
     briefs >> selected >> tuned >> recorded >> shards
     selected >> shards
     shards >> (creatives := record_creatives())
+    shards >> audit_copy() >> creatives
     generate_copy.expand(shard=shards) >> creatives
     return creatives
 
@@ -246,7 +236,8 @@ def _documentation(shop: Shop) -> str:
         "and say so.",
         reads="Marts and ledger up to the day, the shop's file, the live copy model.",
         writes="`creatives/day=…` (briefs, training pairs, shards, images, what was asked), `models/…`, the ledger "
-        "tables briefs, models, creatives, assets, reviews, approvals, plans and allocations, `published/plans`, the "
+        "tables briefs, models, creatives, assets, reviews, stopped_copies, stopped_counts, counterfactuals, "
+        "approvals, plans and allocations, `published/plans`, the "
         f"snapshot and `report.html`; emits the asset `{plan_asset(shop.id)}`. Only what is approved as it is now gets "
         "into a plan.",
         when_not_to_run="Before the day's `behaviour_daily` is done. Otherwise at any time, as often as you like: "

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime, time, timedelta
+from datetime import datetime, time
 
-from airflow.sdk import DAG, CronDataIntervalTimetable, Param, task
+from airflow.sdk import DAG, CronDataIntervalTimetable, task
 
-from adloom.orchestration import broken_dag, documentation, shops, the_day, warehouse_pool
+from adloom.orchestration import broken_dag, day_param, defaults, documentation, shops, the_day
 from adloom.shop import Shop
 
 
@@ -19,27 +19,15 @@ def privacy_daily(shop: Shop) -> DAG:
         catchup=False,
         max_active_runs=1,
         tags={"privacy", "simulated"} if shop.simulated else {"privacy"},
-        default_args={
-            "owner": shop.id,
-            "pool": warehouse_pool(shop.id),
-            "retries": 2,
-            "retry_delay": timedelta(seconds=30),
-            "retry_exponential_backoff": True,
-        },
-        params={
-            "day": Param(
-                None,
-                type=["null", "string"],
-                format="date",
-                title="Day",
-                description=f"Requests landed by this day, in {shop.time_zone}; a run started by hand must name one.",
-            ),
-        },
+        default_args=defaults(shop),
+        params=day_param(shop, "Requests landed by this day"),
         doc_md=documentation(
             what=f"Erasures, opt-outs and retention of {shop.name}. Whoever asked to be erased leaves landing, "
             "rejected rows, raw, marts, portraits, the audience file and the database's free pages, and every day that "
             "changes by it is run again. An opt-out counts from the next plan on. Raw rows and landing older than "
-            f"{shop.retention.raw_days} days go; their marts stay and are never rebuilt.",
+            f"{shop.retention.raw_days} days go; their marts stay and are never rebuilt. Dossiers and the log of "
+            f"exports without the label go {shop.retention.dossier_years} years after a creative last ran, files that "
+            f"nobody approved after {shop.retention.unapproved_image_days} days.",
             reads="`landing/privacy_requests`, every landing file that names a user, the ledger.",
             writes="Landing (files rewritten without the erased), the warehouse, published files; a receipt with a "
             "random number per request in `adloom.privacy_receipts`. Who asked is known to `adloom.privacy_registry` "

@@ -19,7 +19,7 @@ FLOORS = (
     ("copywriting", "imagery"),
     ("review",),
     ("evaluation", "strategy", "audience", "simulation", "quality", "sources", "privacy"),
-    ("warehouse",),
+    ("warehouse", "turns"),
     ("shop", "creative"),
     ("window", "settings", "rule"),
     ("errors",),

@@ -161,6 +161,7 @@ for _name, _function in {
     "record-model": pipeline.record_model,
     "plan-copy": pipeline.plan_copy,
     "record-creatives": pipeline.record_creatives,
+    "write-audit": pipeline.write_audit,
     "audit-copy": pipeline.audit_copy,
     "select-images": pipeline.select_images,
     "plan-images": pipeline.plan_images,
@@ -260,6 +261,7 @@ def create(shop: ShopId, day: DayText, as_json: AsJson = False) -> None:
         console.print_json(json.dumps({"shop": shop, "day": day, "report": str(path), "copies": rows}))
     else:
         console.print(pipeline.copies_table(shop, chosen), markup=False, highlight=False)
+        console.print(f"\n{pipeline.blocked_table(shop, chosen)}\n", markup=False, highlight=False, soft_wrap=True)
         state = pipeline.settled(shop, chosen)
         console.print(str(state), markup=False, highlight=False, soft_wrap=True)
         if state.waiting:

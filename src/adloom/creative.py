@@ -71,6 +71,7 @@ class HotEvent(_Row):
     event_id: str
     title: str = Field(min_length=1)
     keywords: tuple[str, ...] = ()
+    ends_on: date | None = Field(default=None, description="its last day: nobody is shown the copy after it")
 
 
 class CopyLimits(_Row):

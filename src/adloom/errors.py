@@ -12,6 +12,18 @@ class AdloomError(Exception):
         super().__init__(f"{message} → {next_step}" if next_step else message)
 
 
+class Busy(AdloomError):
+    """Another process is at it. What the same step makes of it later is all there is to do, so a run tries again.
+
+    Its ``next_step`` begins with `Busy.WAIT`: by these words a task knows it in what a command of its own printed.
+    """
+
+    WAIT = "wait for it"
+
+    def __init__(self, message: str, rest: str = "") -> None:
+        super().__init__(message, f"{self.WAIT} and run the step again{rest}")
+
+
 class UsageError(AdloomError):
     """The command or its arguments are wrong (exit code 2)."""
 

@@ -13,13 +13,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
-from airflow.sdk import DAG, get_current_context
+from airflow.sdk import DAG, Param, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from adloom.errors import AdloomError, UsageError
+from adloom.errors import AdloomError, Busy, UsageError
 from adloom.settings import settings
 from adloom.shop import Shop, load_shop, shop_ids
 from adloom.window import run_day
@@ -53,6 +53,29 @@ def strategy_asset(shop_id: str) -> str:
 def plan_asset(shop_id: str) -> str:
     """Name of the asset that says a plan with new creatives is published; its partition key is the run's day."""
     return f"plan__{shop_id}"
+
+
+def defaults(shop: Shop) -> dict[str, Any]:
+    """``default_args`` of every DAG of a shop: its tasks hold the warehouse's pool unless they say otherwise."""
+    return {
+        "owner": shop.id,
+        "pool": warehouse_pool(shop.id),
+        "retries": 2,
+        "retry_delay": timedelta(seconds=30),
+        "retry_exponential_backoff": True,
+    }
+
+
+def day_param(shop: Shop, question: str) -> dict[str, Param]:
+    """The form's field for the day; ``question``: what the day decides, as in "Which day to run"."""
+    description = f"{question}, in {shop.time_zone}; a run started by hand must name one."
+    return {"day": Param(None, type=["null", "string"], format="date", title="Day", description=description)}
+
+
+def generate_param() -> dict[str, Param]:
+    """The form's field that makes or skips new creatives whatever the day."""
+    description = "Left open: only when this is the newest day in landing."
+    return {"generate": Param(None, type=["null", "boolean"], title="Make new creatives", description=description)}
 
 
 def gpu_task() -> dict[str, Any]:
@@ -100,7 +123,8 @@ def run_command(*arguments: str) -> None:
     said = [number for number, line in enumerate(lines) if line.startswith("✗ ")]
     if code > 0 and said:
         message, rest = lines[said[-1]].removeprefix("✗ "), lines[said[-1] + 1 :]
-        raise AdloomError(message, rest[0].strip().removeprefix("next: ") if rest else "")
+        next_step = rest[0].strip().removeprefix("next: ") if rest else ""
+        raise Busy(message) if next_step.startswith(Busy.WAIT) else AdloomError(message, next_step)
     how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
     raise RuntimeError(f"`adloom {' '.join(arguments)}` {how}: {lines[-1] if lines else 'it said nothing'}")
 
@@ -129,6 +153,7 @@ def documentation(**sections: str) -> str:
 def the_day(shop: Shop) -> Iterator[date]:
     """The day this task is for. A failure Adloom explains fails the task at once; any other one is retried.
 
+    Another run that is at the same is no failure to be explained but to be waited for: such a task is retried, too.
     A historical shop (``end_day``) has nothing to do on later days: those runs end as skipped, with the reason.
     """
     context = get_current_context()
@@ -143,6 +168,8 @@ def the_day(shop: Shop) -> Iterator[date]:
             raise AirflowSkipException(f"the logs of {shop.id} end on {shop.end_day}; there is no {day}")
         log.info("shop %s, day %s", shop.id, day)
         yield day
+    except Busy:
+        raise
     except AdloomError as error:
         raise AirflowFailException(str(error)) from error
 

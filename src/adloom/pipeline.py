@@ -14,21 +14,46 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, and_, func, select, update
 from sqlalchemy.exc import DBAPIError, ResourceClosedError
 
 import adloom
 from adloom.errors import AdloomError, UsageError
 from adloom.shop import Shop, load_shop
+from adloom.turns import turn
 from adloom.warehouse import ledger
 from adloom.warehouse.engine import warehouse
 
 log = logging.getLogger(__name__)
 
 Step = Callable[[str, date], Any]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+CREATIVES, AUDIT, PICTURES, PUBLISHING = "creatives-{day}", "audit-{day}", "pictures-{day}", "publishing"
+"""Whose turn it is to write files: those that order a day's creatives, its audit, those that are drawn, those that are
+published.
+
+Shards and trainings have locks of their own (`copywriting.generating`, `imagery.generating`, `copywriting.training`).
+"""
+
+
+def _in_turn(what: str) -> Callable[[Callable[Concatenate[str, date, P], R]], Callable[Concatenate[str, date, P], R]]:
+    """Two processes take such a step one after the other; the second waits, then raises `adloom.errors.Busy`."""
+
+    def wrapped(step: Callable[Concatenate[str, date, P], R]) -> Callable[Concatenate[str, date, P], R]:
+        @wraps(step)
+        def take(shop_id: str, day: date, *args: P.args, **kwargs: P.kwargs) -> R:
+            with turn(load_shop(shop_id), what.format(day=day)):
+                return step(shop_id, day, *args, **kwargs)
+
+        return take
+
+    return wrapped
 
 
 @dataclass(frozen=True)
@@ -123,15 +148,19 @@ def evaluate(shop_id: str, day: date) -> None:
 
 
 def adjust(shop_id: str, day: date) -> Any:
-    """Tomorrow's shares from the facts known by the end of ``day``."""
+    """Tomorrow's shares, and what new copy is asked for, from the facts known by the end of ``day``."""
+    from functools import partial
+
     from adloom import strategy
+    from adloom.review.facts import carried
 
     shop = load_shop(shop_id)
     with _step(shop, day, "adjust"):
         _require_marts(shop, day)
-        return strategy.adjust(shop, day)
+        return strategy.adjust(shop, day, partial(carried, in_other_words=True))
 
 
+@_in_turn(PUBLISHING)
 def publish(shop_id: str, day: date) -> Path:
     """Hand the plan of ``day`` to the ad server's folder."""
     from adloom.publishing import plan
@@ -150,6 +179,7 @@ def snapshot(shop_id: str, day: date) -> Path:
         return snapshots.publish(shop, day)
 
 
+@_in_turn(PUBLISHING)
 def report(shop_id: str, day: date) -> Path:
     """Write ``report.html`` from the published snapshot and close the day's run."""
     from adloom.reporting import report as page
@@ -177,6 +207,7 @@ def portraits(shop_id: str, day: date) -> Any:
 # None of these touches the day's row in `runs`: a copy that cannot be written is no reason to replay the day.
 
 
+@_in_turn(CREATIVES)
 def write_briefs(shop_id: str, day: date) -> Any:
     """Portraits as of ``day``, and the day's orders to write: within the budget, from facts alone."""
     from adloom import briefs
@@ -185,6 +216,7 @@ def write_briefs(shop_id: str, day: date) -> Any:
     return briefs.write_briefs(load_shop(shop_id), day)
 
 
+@_in_turn(CREATIVES)
 def select_pairs(shop_id: str, day: date) -> Any:
     """What the copy model may learn from as of ``day``, and whether a training is worth it."""
     from adloom.copywriting import handover
@@ -212,6 +244,7 @@ def fine_tune(shop_id: str, day: date) -> str:
     return f"model {result.model_id}: {losses}, {result.pairs} pairs, {result.metrics['steps']} steps"
 
 
+@_in_turn(CREATIVES)
 def record_model(shop_id: str, day: date) -> str:
     """Store the model that was trained on ``day``; it writes from now on if it is better."""
     from adloom.copywriting import recording
@@ -220,13 +253,15 @@ def record_model(shop_id: str, day: date) -> str:
         return recording.record_model(connection, load_shop(shop_id), day)
 
 
+@_in_turn(CREATIVES)
 def plan_copy(shop_id: str, day: date) -> list[str]:
-    """Cut the day's briefs into shards and note which model writes them; the shards' names."""
-    from adloom.copywriting import handover
+    """Cut the day's briefs into shards, note which model writes them and whether it is audited; the shards' names."""
+    from adloom.copywriting import counterfactual, handover
 
     shop = load_shop(shop_id)
     with _ledger(shop_id) as connection:
-        handover.choose_writer(connection, shop, day)
+        writer = handover.choose_writer(connection, shop, day)
+        counterfactual.order(connection, shop, day, writer.model_id)
     return handover.plan(shop, day)
 
 
@@ -238,30 +273,55 @@ def generate_copy(shop_id: str, day: date, shards: Sequence[str] | None = None) 
     return handover.generate(shop, day, handover.planned(shop, day) if shards is None else shards)
 
 
+def reason_to_skip_audit(shop_id: str, day: date) -> str | None:
+    """Why `plan_copy` found that the day's copy need not be audited; None: audit it."""
+    from adloom.copywriting import counterfactual
+
+    return counterfactual.reason_to_skip(load_shop(shop_id), day)
+
+
+@_in_turn(AUDIT)
+def write_audit(shop_id: str, day: date) -> str:
+    """Write some of the day's briefs again for other genders and ages; files only, goes on where it was killed."""
+    from adloom.copywriting import counterfactual
+
+    if reason := reason_to_skip_audit(shop_id, day):
+        return f"no audit: {reason}"
+    counterfactual.write(load_shop(shop_id), day)
+    return "written; `record-creatives` compares the two sides of every brief"
+
+
 def audit_copy(shop_id: str, day: date) -> Any:
     """Write some of the day's briefs again for other genders and ages, and compare price, offer and tone.
 
-    No step of the daily run, because it costs as much as writing twenty times as many copies: run it after
-    `plan_copy`, before a new model writes for everybody, and whenever somebody asks.
+    For whoever asks, whatever the shop's file says; after `plan_copy`. It takes as long as some hundred copies.
     """
     from adloom.copywriting import counterfactual
 
     shop = load_shop(shop_id)
-    counterfactual.write(shop, day)
+    with _ledger(shop_id) as connection:
+        counterfactual.order(connection, shop, day, "", asked=True)
+    log.info("%s", write_audit(shop_id, day))
     with _ledger(shop_id) as connection:
         return counterfactual.record(connection, shop, day)
 
 
+@_in_turn(CREATIVES)
 def record_creatives(shop_id: str, day: date) -> Any:
-    """Store the day's copies, and what the review of facts, law, brand, safety and likeness found in them."""
-    from adloom.copywriting import handover, recording
+    """Store the day's copies, what the reviews found in them and in the candidates they stopped, and the audit."""
+    from adloom.copywriting import counterfactual, handover, recording
 
     shop = load_shop(shop_id)
     rows = handover.generated(shop, day, handover.planned(shop, day))
     with _ledger(shop_id) as connection:
-        return recording.record_creatives(connection, day, rows, shop)
+        recorded = recording.record_creatives(connection, day, rows, shop)
+        # Last, because what it finds hangs on the creatives and replaces nothing but its own.
+        if counterfactual.reason_to_skip(shop, day) is None:
+            log.info("%s, %s: %s", shop.id, day, counterfactual.record(connection, shop, day))
+        return recorded
 
 
+@_in_turn(CREATIVES)
 def plan_images(shop_id: str, day: date) -> list[str]:
     """Order the banners of the day's copies that no review blocks, in shards; the shards' names."""
     from adloom.imagery import handover
@@ -270,6 +330,7 @@ def plan_images(shop_id: str, day: date) -> list[str]:
         return handover.plan_images(connection, load_shop(shop_id), day)
 
 
+@_in_turn(CREATIVES)
 def select_images(shop_id: str, day: date) -> Any:
     """Which catalogue pictures a generator may learn from as of ``day``: those that the day's portraits choose."""
     from adloom.imagery import selection
@@ -302,6 +363,7 @@ def train_images_of_folder(folder: Path, out: Path, told: Callable[[Any], None] 
     return training.train_images(images, folder, how, out, device=settings().device, progress=told)
 
 
+@_in_turn(PICTURES)
 def generate_images(shop_id: str, day: date) -> Any:
     """Draw the pictures that are ordered from a generator, if any; files only, goes on where it was killed."""
     from adloom.imagery import generating
@@ -325,6 +387,7 @@ def compose(shop_id: str, day: date, shards: Sequence[str] | None = None) -> Any
     return generating.compose(shop, day, names, label)
 
 
+@_in_turn(CREATIVES)
 def record_images(shop_id: str, day: date) -> Any:
     """Store the day's finished images, and what is wrong with them."""
     from adloom.imagery import generating, handover, recording
@@ -338,6 +401,7 @@ def record_images(shop_id: str, day: date) -> Any:
         return recorded
 
 
+@_in_turn(CREATIVES)
 def settle_approvals(shop_id: str, day: date) -> Path | None:
     """Decide what nobody need be asked about; what is left is written to the returned file. None: nothing waits."""
     from adloom.publishing import approving
@@ -421,6 +485,7 @@ def decide(shop_id: str, day: date, creatives: Sequence[str] | None, *, is_appro
     return f"{said}\nplan: {published}"
 
 
+@_in_turn(PUBLISHING)
 def publish_approved(shop_id: str, day: date) -> Path:
     """Make the next version of the plan of ``day``, with what was made and approved since, and publish it."""
     from adloom import strategy
@@ -466,6 +531,7 @@ def export_unlabelled(
     return unlabelled.hand_out(export)
 
 
+@_in_turn(PUBLISHING)
 def publish_creatives(shop_id: str, day: date) -> Path:
     """Write the dossiers of what the plans show, publish the snapshot again and write the day's report."""
     from adloom.reporting import report as page
@@ -482,6 +548,8 @@ def create(shop_id: str, day: date, on_step: Callable[[str], None] = lambda name
     report_path: Path | None = None
     for name, step in CREATE_STEPS.items():
         if name in {"fine_tune", "record_model"} and reason_to_skip_training(shop_id, day):
+            continue
+        if name == "write_audit" and reason_to_skip_audit(shop_id, day):
             continue
         on_step(name)
         report_path = step(shop_id, day)
@@ -532,7 +600,8 @@ def rebuild(shop_id: str, day: date) -> Any:
     from adloom.warehouse import dbt
 
     shop = load_shop(shop_id)
-    with _ledger(shop_id) as connection:
+    # Not while a plan is being published: it may have read the audience before and would write it after.
+    with turn(shop, PUBLISHING), _ledger(shop_id) as connection:
         erasing.sweep(shop, connection, registry.open_requests(connection))
     report = dbt.build(shop, day)
     with _ledger(shop_id) as connection:
@@ -693,9 +762,32 @@ def copies_table(shop_id: str, day: date, most: int = 40) -> str:
 
 
 def blocked_table(shop_id: str, day: date, most: int = 12) -> str:
-    """The day's creatives that a review blocks, and why, as text for a terminal."""
+    """What the review stopped, and why, as text for a terminal: creatives it blocks, candidates it left unchosen."""
     from tabulate import tabulate
 
+    with _reading(load_shop(shop_id)) as connection:
+        blocked, stopped = _blocked_creatives(connection, day), _stopped_candidates(connection, day)
+        of_day = and_(ledger.creatives.c.day == day, ledger.creatives.c.variant == 0)
+        drawn = connection.scalar(select(func.sum(ledger.creatives.c.candidates)).where(of_day)) or 0
+    candidates = sum(row.candidates for row in stopped)
+    told = [
+        f"creatives blocked by a review: {len(blocked)}",
+        f"candidates that broke a rule and were not chosen: {candidates} of {drawn}",
+    ]
+    rows = [("creative", row.headline, row.rule_id, row.span, row.reason) for row in blocked]
+    for row in stopped:
+        example = (row.headline or "–", row.rule_id, row.span or "", row.reason or "no text is kept")
+        rows.append((f"{row.candidates} × candidate", *example))
+    if not rows:
+        return "\n".join(told)
+    shown = [(what, text[:24], rule, words[:20], why[:70]) for what, text, rule, words, why in rows[:most]]
+    table = tabulate(shown, headers=("stopped", "for example", "rule", "words", "why"), disable_numparse=True)
+    more = [f"… and {len(rows) - most} more: adloom.reviews, adloom.stopped_counts"] if len(rows) > most else []
+    return "\n".join([table, *more, *told])
+
+
+def _blocked_creatives(connection: Connection, day: date) -> list[Row[Any]]:
+    """The day's blocked creatives, each with the first of its blocking findings."""
     creatives, reviews = ledger.creatives, ledger.reviews
     said = (
         select(creatives.c.creative_id, creatives.c.headline, reviews.c.rule_id, reviews.c.span, reviews.c.reason)
@@ -703,13 +795,34 @@ def blocked_table(shop_id: str, day: date, most: int = 12) -> str:
         .where(creatives.c.day == day, reviews.c.severity == "block")
         .order_by(creatives.c.creative_id, reviews.c.rule_id, reviews.c.span)
     )
-    with _reading(load_shop(shop_id)) as connection:
-        found = {row.creative_id: row for row in reversed(connection.execute(said).all())}
-    rows = [(row.headline[:30], row.rule_id, row.span[:24], row.reason[:90]) for row in reversed(found.values())]
-    if not rows:
-        return "no creative is blocked by a review"
-    table = tabulate(rows[:most], headers=("blocked", "rule", "words", "why"), disable_numparse=True)
-    return table + (f"\n… and {len(rows) - most} more" if len(rows) > most else "")
+    found = {row.creative_id: row for row in reversed(connection.execute(said).all())}
+    return list(reversed(found.values()))
+
+
+def _stopped_candidates(connection: Connection, day: date) -> list[Row[Any]]:
+    """Per rule that kept candidates of the day from being chosen, how many, and what it found in one that is kept."""
+    counts, kept = ledger.stopped_counts.c, ledger.stopped_copies.c
+    candidates = func.sum(counts.candidates)
+    total = (
+        select(counts.rule_id, candidates.label("candidates"))
+        .where(counts.day == day)
+        .group_by(counts.rule_id)
+        .subquery("total")
+    )
+    place = func.row_number().over(
+        partition_by=kept.rule_id, order_by=(kept.brief_id, kept.position, kept.part, kept.span)
+    )
+    example = (
+        select(kept.rule_id, kept.headline, kept.span, kept.reason, place.label("place"))
+        .where(kept.day == day, kept.severity == "block", kept.rule_id == kept.stopped_by)
+        .subquery("example")
+    )
+    query = (
+        select(total, example.c.headline, example.c.span, example.c.reason)
+        .outerjoin(example, and_(example.c.rule_id == total.c.rule_id, example.c.place == 1))
+        .order_by(total.c.candidates.desc(), total.c.rule_id)
+    )
+    return list(connection.execute(query).all())
 
 
 CREATE_STEPS: dict[str, Step] = {
@@ -719,6 +832,7 @@ CREATE_STEPS: dict[str, Step] = {
     "record_model": record_model,
     "plan_copy": plan_copy,
     "generate_copy": generate_copy,
+    "write_audit": write_audit,
     "record_creatives": record_creatives,
     "plan_images": plan_images,
     "generate_images": generate_images,

@@ -159,6 +159,12 @@ class ShopReview(_Part):
     rules: tuple[Rule, ...] = Field(default=(), description="law rules of the shop's own")
     claims: tuple[Claim, ...] = ()
     allowed_words: tuple[str, ...] = Field(default=(), description="words a list of profanities has and this shop uses")
+    audit_every_days: int | None = Field(
+        default=7,
+        ge=1,
+        description="a day's briefs are written again for other genders and ages when another model writes than at the "
+        "last such audit, or so many days after it; none: only when somebody runs `adloom audit-copy`",
+    )
 
     @model_validator(mode="after")
     def _ids_differ(self) -> ShopReview:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,8 @@ Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Algorithm = Literal["thompson", "top_two"]
 Scenario = Literal["recommendation", "cross_category", "promotion", "social", "hot_event"]
+LONGEST_DIRECTIVE = 160
+"""Characters; a prompt cuts what is longer."""
 
 
 class _Part(BaseModel):
@@ -141,11 +144,13 @@ class Endpoint(_Part):
     )
     timeout_seconds: float = Field(default=60, gt=0)
     max_retries: int = Field(default=4, ge=0)
-    requests_per_minute: int = Field(default=60, gt=0)
+    requests_per_minute: int = Field(default=60, gt=0, description="of all shards of a day together")
     parallel_requests: int = Field(default=8, gt=0)
     price_per_million_input: float = Field(default=0, ge=0, description="in the currency of max_cost")
     price_per_million_output: float = Field(default=0, ge=0)
-    max_cost: float | None = Field(default=None, gt=0, description="a shard stops before it would cost more")
+    max_cost: float | None = Field(
+        default=None, gt=0, description="of a day, all shards together: no request is sent that could cost more"
+    )
     extra: dict[str, Any] = Field(default={}, description="more fields of the request, such as chat_template_kwargs")
 
 
@@ -187,7 +192,12 @@ class Copywriting(_Part):
     endpoint: Endpoint | None = None
     fine_tuning: FineTuning = FineTuning()
     sampling: Sampling = Sampling()
-    briefs_per_day: int = Field(default=48, ge=1, le=100_000)
+    briefs_per_day: int = Field(
+        default=48, ge=1, le=100_000, description="the day's budget, in copies: a brief of three variants counts three"
+    )
+    variants_per_brief: int = Field(
+        default=1, ge=1, le=10, description="copies of one brief; a directive may ask for one more"
+    )
     exploration_share: Share = Field(default=0.25, description="of the briefs, for what has little evidence")
     facts_per_brief: int = Field(
         default=4, ge=1, description="attributes of an item that a brief names; of more, a short copy becomes a list"
@@ -199,6 +209,27 @@ class Copywriting(_Part):
         if (self.model == "endpoint") != (self.endpoint is not None):
             raise ValueError("model: 'endpoint' and the key endpoint belong together")
         return self
+
+
+class StandingOrder(_Part):
+    """What a person asks of the copy, for the briefs that ``scenarios``, ``channels`` and ``segments`` name."""
+
+    words: str | dict[Literal["zh", "en"], str] = Field(description="one text, or one per language")
+    scenarios: tuple[Scenario, ...] = Field(default=(), description="default, as below: all")
+    channels: tuple[str, ...] = ()
+    segments: tuple[str, ...] = ()
+    until: date | None = Field(default=None, description="the last day on which copy that was asked so is shown")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> StandingOrder:
+        texts = [self.words] if isinstance(self.words, str) else list(self.words.values())
+        if not texts or any(not 0 < len(text.strip()) <= LONGEST_DIRECTIVE for text in texts):
+            raise ValueError(f"words: 1 to {LONGEST_DIRECTIVE} characters in each language")
+        return self
+
+    def said(self, language: Literal["zh", "en"]) -> str:
+        """The order in ``language``; empty: it is not given in it."""
+        return _in_language(self.words, language)
 
 
 PictureKind = Literal["own_photo", "gan"]
@@ -251,7 +282,16 @@ class Retention(_Part):
 
     raw_days: int = Field(default=90, ge=30, description="landing, rejected and raw rows")
     feature_days: int = Field(default=180, ge=30, description="rows that describe a user: behaviours a day, portraits")
-    dossier_years: int = Field(default=3, ge=3, description="what was shown, to whom, and why: the ad archive")
+    dossier_years: int = Field(
+        default=3,
+        ge=3,
+        description="after a creative last ran: its dossier, and the log of its exports without the visible label",
+    )
+    unapproved_image_days: int = Field(
+        default=180,
+        ge=30,
+        description="after they were made: banners and videos of creatives that nobody ever approved",
+    )
 
 
 class Shop(_Part):
@@ -277,6 +317,9 @@ class Shop(_Part):
         default="", description="how the shop sounds, in a sentence: one text, or one per language"
     )
     forbidden_words: tuple[str, ...] = ()
+    directives: tuple[StandingOrder, ...] = Field(
+        default=(), description="standing orders to whoever writes; they come before what the strategy asks for"
+    )
     ai_label_producer_id: str | None = None
     approval: Literal["required", "flagged_only", "off"] = "required"
     always_ask: tuple[Scenario, ...] = Field(
@@ -375,10 +418,15 @@ class Shop(_Part):
 
     def voice(self, language: Literal["zh", "en"]) -> str:
         """How the shop sounds in ``language``; empty: nothing was said in it."""
-        if isinstance(self.brand_voice, dict):
-            return self.brand_voice.get(language, "").strip()
-        is_chinese = re.search(r"[\u3400-\u9fff]", self.brand_voice) is not None
-        return self.brand_voice.strip() if is_chinese == (language == "zh") else ""
+        return _in_language(self.brand_voice, language)
+
+
+def _in_language(said: str | Mapping[Literal["zh", "en"], str], language: Literal["zh", "en"]) -> str:
+    """One text is in the language of its letters."""
+    if not isinstance(said, str):
+        return said.get(language, "").strip()
+    is_chinese = re.search(r"[\u3400-\u9fff]", said) is not None
+    return said.strip() if is_chinese == (language == "zh") else ""
 
 
 def shop_ids() -> list[str]:

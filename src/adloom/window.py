@@ -44,6 +44,14 @@ def days_between(first: date, last: date) -> Iterator[date]:
         yield first + timedelta(days=offset)
 
 
+def years_later(day: date, years: int) -> date:
+    """The same date so many years on; the end of February stays the end of February."""
+    try:
+        return day.replace(year=day.year + years)
+    except ValueError:  # 29 February
+        return day.replace(year=day.year + years, day=28)
+
+
 def run_day(
     params: Mapping[str, Any],
     partition_key: str | None,

@@ -60,6 +60,11 @@ def test_the_offer_is_told_only_of_items_it_covers_even_to_those_who_looked_at_o
     assert (offers["en"].starts_on, offers["en"].ends_on) == (date(2024, 3, 8), date(2024, 3, 14))
 
 
+def test_an_event_carries_its_last_day_by_which_plans_let_go_of_it(world: World) -> None:
+    world.event()  # ends with the midnight after the 11th
+    assert {one.event.ends_on for one in world.briefs("hot_event")} == {date(2024, 3, 11)}
+
+
 def test_a_campaign_that_names_items_covers_no_others_of_their_category(world: World) -> None:
     world.item("lamp2")
     world.campaign(items="lamp2")

@@ -7,8 +7,10 @@ import logging
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -22,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from adloom.copywriting.endpoint import EndpointModel, Pace
+from adloom.copywriting.endpoint import MINUTE, Account, EndpointModel, Pace, Purse
 from adloom.errors import AdloomError
 from adloom.settings import CHECKOUT
 from adloom.shop import Endpoint, Sampling
@@ -144,7 +146,7 @@ def ask(server: Faulty, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Endpoi
     """Make a client of the server; settings of the shop's file as keywords."""
     monkeypatch.setenv("SHOP_KEY", KEY)
 
-    def make(pace: Pace | None = None, **options: Any) -> EndpointModel:
+    def make(pace: Pace | None = None, account: Path | None = None, **options: Any) -> EndpointModel:
         values = {
             "url": server.url,
             "model": "tiny",
@@ -153,7 +155,7 @@ def ask(server: Faulty, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Endpoi
             "max_retries": 0,
             "requests_per_minute": 1000,
         } | options
-        return EndpointModel(Endpoint(**values), pace)
+        return EndpointModel(Endpoint(**values), pace, account)
 
     return make
 
@@ -441,3 +443,87 @@ def test_unanswered_requests_count_at_their_worst(server: Faulty, ask: Callable[
     assert model.spent == pytest.approx(49e-6), "the server may have charged for the first, not for its own error"
     model.complete(["b"], FEW_TOKENS, [1])
     assert model.spent == pytest.approx(2 * 49e-6), "no count came with the answer"
+
+
+SHARD = """
+import sys, time
+from pathlib import Path
+from adloom.copywriting.endpoint import Account, Purse
+
+path, limit, promised, cost, requests = Path(sys.argv[1]), *map(float, sys.argv[2:])
+account = Account(path)
+purse = Purse(limit, account)
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(int(requests)):
+    print("turn", account.turn(3, 1000.0), flush=True)
+    if purse.promise(promised):
+        print("asked", flush=True)
+        if cost < 0:
+            time.sleep(600)
+        purse.settle(promised, cost)
+"""
+
+
+def shard(path: Path, limit: float, promised: float, cost: float, requests: int) -> subprocess.Popen[str]:
+    """A process that asks so often, as a shard of the day does; a negative cost: it never gets its first answer."""
+    numbers = map(str, (limit, promised, cost, requests))
+    command = [sys.executable, "-c", SHARD, str(path), *numbers]
+    started = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert started.stdout is not None
+    assert started.stdout.readline() == "ready\n"
+    return started
+
+
+def test_shards_that_run_at_once_keep_one_cost_and_one_pace(tmp_path: Path) -> None:
+    path = tmp_path / "day=2024-03-01" / "endpoint.sqlite"
+    shards = [shard(path, limit=100.0, promised=9.0, cost=2.0, requests=40) for _ in range(2)]
+    for one in shards:
+        assert one.stdin is not None
+        one.stdin.write("go\n")
+        one.stdin.flush()
+    lines = [line for one in shards for line in one.communicate(timeout=120)[0].splitlines()]
+    asked = lines.count("asked")
+    assert asked * 2.0 <= 100.0, "what was spent together"
+    assert 2.0 * asked > 100.0 - 9.0 - 9.0, "but for what two requests under way held back, all of it"
+    turns = sorted(float(line.split()[1]) for line in lines if line.startswith("turn"))
+    assert len(turns) == 80
+    assert all(later - earlier >= MINUTE for earlier, later in zip(turns, turns[3:], strict=False))
+
+
+def test_a_killed_shard_holds_up_no_other_and_its_request_stays_paid_for(tmp_path: Path) -> None:
+    path = tmp_path / "endpoint.sqlite"
+    hanging = shard(path, limit=10.0, promised=6.0, cost=-1.0, requests=1)
+    assert hanging.stdin is not None
+    assert hanging.stdout is not None
+    hanging.stdin.write("go\n")
+    hanging.stdin.flush()
+    assert [hanging.stdout.readline()[:4], hanging.stdout.readline()] == ["turn", "asked\n"]
+    hanging.send_signal(signal.SIGKILL)
+    hanging.communicate()
+    purse = Purse(10.0, Account(path))
+    assert not purse.promise(5.0), "the server may have charged for the other's"
+    assert purse.promise(4.0)
+    purse.settle(4.0, 1.0)
+    assert Account(path).booked == pytest.approx(7.0)
+
+
+def test_models_of_one_day_share_its_cost_and_say_what_is_missing(
+    server: Faulty, ask: Callable[..., EndpointModel], tmp_path: Path
+) -> None:
+    prices = {"price_per_million_input": 1, "price_per_million_output": 2, "max_cost": 42e-6 * 3 + 49e-6}
+    server.answer = lambda asked: good(f"copy for {asked.prompt}", tokens=(10, 16))
+    found = [
+        one
+        for _ in range(2)
+        for one in ask(account=tmp_path / "a", **prices).complete(list("abc"), FEW_TOKENS, [1, 2, 3])
+    ]
+    assert len(server.asked) == sum(one.error is None for one in found) == 4
+    assert "left of max_cost" in (found[-1].error or "")
+
+
+def test_an_account_that_is_no_account_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "endpoint.sqlite"
+    path.write_text("this is no database, whatever its name says" * 20)
+    with pytest.raises(AdloomError, match=r"endpoint\.sqlite: file is not a database"):
+        Account(path)

@@ -29,6 +29,7 @@ from adloom.copywriting.generating import (
 )
 from adloom.copywriting.model import LocalModel
 from adloom.copywriting.prompts import completion
+from adloom.copywriting.valuing import MeasuredCopy
 from adloom.creative import Brief, Copy, CopyLimits, ItemFacts, Pair, read_rows, write_rows
 from adloom.errors import AdloomError
 from adloom.shop import Sampling
@@ -257,6 +258,31 @@ def test_a_copied_text_loses(tmp_path):
     assert all(row.scores["copied"] == 0 for row in second)
 
 
+def test_what_was_clicked_more_before_is_written_again(tmp_path):
+    """The writer always draws the same two texts: the one like a copy that was clicked wins, whichever it is."""
+    calm, gay = ("复古的样子，傍晚在河边慢慢走一走", "复古的样子，热热闹闹过一个大节日")
+
+    class Two(Script):
+        def _answer(self, order: Brief, seed: int, number: int) -> Answer:
+            body = (calm, gay)[number % 2]
+            return Answer(completion(Copy(headline="周末出门", body=body, call_to_action="看看"), "zh"), -1.0)
+
+    briefs = written(tmp_path / "briefs.jsonl", 1)
+    for clicked, other in ((calm, gay), (gay, calm)):
+        rows = [
+            MeasuredCopy(
+                scenario="recommendation", language="zh", text=f"周末\n{body}", impressions=20_000, clicks=clicks
+            )
+            for body, clicks in ((clicked, 300), (other, 100))
+        ]
+        write_rows(tmp_path / "measured.jsonl", rows)
+        shard = run(briefs, tmp_path / "copies.jsonl", Two(), measured_path=tmp_path / "measured.jsonl")
+        (row,) = rows_of(shard.path)
+        assert not shard.was_finished, "other evidence makes the shard anew"
+        assert row.copy_.body == clicked
+        assert row.scores["value"] > 0.7
+
+
 def test_shards_are_planned_and_those_of_an_earlier_plan_removed(tmp_path):
     folder = tmp_path / "shards"
     planned = plan_shards(written(tmp_path / "briefs.jsonl", 10), folder, 4)
@@ -371,6 +397,7 @@ def _peak(tmp_path: Path, count: int) -> int:
     briefs = tmp_path / f"{count}.jsonl"
     # Of few items: as many of their copies are remembered early on as ever will be.
     write_rows(briefs, (brief(number, item=brief(number % 4).item) for number in range(count)))
+    (tmp_path / f"{count}.copies.jsonl").unlink(missing_ok=True)  # a finished shard would be left alone
     tracemalloc.start()
     run(briefs, tmp_path / f"{count}.copies.jsonl")
     peak = tracemalloc.get_traced_memory()[1]
@@ -379,7 +406,8 @@ def _peak(tmp_path: Path, count: int) -> int:
 
 
 def test_memory_is_that_of_a_page_and_not_of_the_shard(tmp_path):
-    _peak(tmp_path, 64)  # dictionaries and caches are loaded
+    # Dictionaries are loaded, and caches full of these very texts: what replaces another test's in them would count.
+    _peak(tmp_path, 256)
     few, many = _peak(tmp_path, 96), _peak(tmp_path, 256)
     rows = (tmp_path / "256.copies.jsonl").stat().st_size - (tmp_path / "96.copies.jsonl").stat().st_size
     assert rows > 100_000

@@ -31,7 +31,8 @@ TASKS = {
     "record_model": {"fine_tune"},
     "plan_shards": {"select_pairs", "record_model"},
     "generate_copy": {"plan_shards"},
-    "record_creatives": {"plan_shards", "generate_copy"},
+    "audit_copy": {"plan_shards"},
+    "record_creatives": {"plan_shards", "generate_copy", "audit_copy"},
     "plan_images": {"record_creatives"},
     "generate_images": {"plan_images"},
     "compose": {"plan_images", "generate_images"},
@@ -45,7 +46,7 @@ TASKS = {
     "publish_approved": {"publish_plan", "record_decision"},
     "report_approved": {"publish_approved"},
 }
-GPU = {"fine_tune", "generate_copy", "generate_images"}
+GPU = {"fine_tune", "generate_copy", "audit_copy", "generate_images"}
 FILES_ONLY = {"compose", "approve"}
 AFTER_A_PERSON = {"approve", "record_decision", "publish_approved", "report_approved"}
 
@@ -119,6 +120,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         monkeypatch.setattr(pipeline, name, recorder(name, answers.get(name)))
     monkeypatch.setattr(pipeline, "is_newest", lambda shop_id, day: True)
     monkeypatch.setattr(pipeline, "reason_to_skip_training", lambda shop_id, day: None)
+    monkeypatch.setattr(pipeline, "reason_to_skip_audit", lambda shop_id, day: "audited yesterday")
     return called
 
 
@@ -141,13 +143,27 @@ def test_a_training_that_is_not_worth_it_does_not_keep_the_day_from_being_writte
     assert run.state == "success"
     states = _states(run)
     skipped = {name for name, found in states.items() if found == {"skipped"}}
-    assert skipped == {"fine_tune", "record_model", "generate_images", *AFTER_A_PERSON}
+    assert skipped == {"fine_tune", "record_model", "audit_copy", "generate_images", *AFTER_A_PERSON}
     assert steps[:3] == ["write_briefs", "select_pairs", "plan_copy"]
     assert sorted(steps[3:5]) == ["generate-copy shard-00000", "generate-copy shard-00001"]
     assert steps[5:] == [
         *("record_creatives", "plan_images", "compose images-00000", "record_images", "check"),
         *("settle_approvals", "publish_approved", "publish_creatives"),
     ]
+
+
+@pytest.mark.usefixtures("metadata_database")
+def test_an_audit_that_is_due_is_written_before_the_day_is_recorded(
+    make_shop: Any, dag_bag: Callable[[], Any], steps: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adloom import pipeline
+
+    dag = _dag(dag_bag, make_shop())
+    _record_commands(dag, steps, monkeypatch)
+    monkeypatch.setattr(pipeline, "reason_to_skip_training", lambda shop_id, day: "3 newly approved pairs")
+    monkeypatch.setattr(pipeline, "reason_to_skip_audit", lambda shop_id, day: None)
+    assert dag.test(run_conf={"day": str(DAY)}).state == "success"
+    assert f"write-audit {DAY}" in steps[3 : steps.index("record_creatives")]
 
 
 @pytest.mark.parametrize("asked", [None, False])
@@ -437,7 +453,7 @@ def test_what_a_command_explains_is_not_tried_again(make_shop: Any) -> None:
 
 
 @pytest.mark.usefixtures("metadata_database")
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_day_of_the_simulated_shop_ends_in_the_report(
     make_shop: Any, dag_bag: Callable[[], Any], tiny_model: Path
 ) -> None:

@@ -294,6 +294,30 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_are_clean(shop: Shop
     assert receipts(shop) == []
 
 
+@pytest.mark.parametrize("name", ["u.parquet", "u.csv", "u.jsonl.gz"])
+def test_a_file_that_few_may_read_is_rewritten_for_as_few(name: str, shop: Shop) -> None:
+    from adloom.privacy import erasing
+    from adloom.privacy.registry import Request
+
+    put(shop, "users", FIRST, name, [{"user_id": one, "age_band": "30-39"} for one in (*USERS, GONE)])
+    path = shop.landing / "users" / f"known_date={FIRST}" / name
+    path.chmod(0o600)
+    request = Request(hashed(GONE), "erase", datetime(2024, 3, 1, 20), FIRST, "r")
+    assert erasing.clean_files(shop, [request], []).rows == 1
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_database_written_anew_is_for_as_few_as_before(shop: Shop) -> None:
+    from adloom.privacy import erasing
+
+    with warehouse(shop) as engine:
+        ledger.create_ledger(engine)
+    path = shop.home / "warehouse.duckdb"
+    path.chmod(0o600)
+    erasing.compact(shop)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_an_open_quote_hides_nobody_and_takes_nobody_else_along(shop: Shop) -> None:
     """The quote swallows the lines after it into the last field of a row that then looks sound."""
     from adloom.privacy import erasing

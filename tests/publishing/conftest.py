@@ -56,7 +56,8 @@ class PlannedShop:
     def write(self, name: str, number: int = 7, *, headline: str = "", words: str = "", **changes: Any) -> str:
         """A creative of ours, made on day ``number``; ``words``: the portrait it was written from. Returns its hash."""
         copy = Copy(headline=headline or f"Tea of {name}", body="Boils while you find the cup.", call_to_action="Brew")
-        brief = {"segment_words": words, "item": {"title": "Kettle"}, "offer": changes.pop("offer", None)}
+        brief = {"segment_words": words, "item": {"title": "Kettle"}}
+        brief |= {"offer": changes.pop("offer", None), "event": changes.pop("event", None)}
         common = {"day": self.day(number), "brief_id": f"brief of {name}", "item_id": "k", "scenario": "recommendation"}
         common |= {"language": "en", "channel": "home", "segment_id": "all"}
         common |= changes

@@ -15,7 +15,7 @@ from adloom.warehouse.engine import warehouse
 
 def may_be_shown(planned: Any, number: int = 7) -> set[str]:
     with warehouse(planned.shop) as engine, engine.connect() as connection:
-        return set(approved(connection, planned.day(number)))
+        return set(approved(connection, planned.shop, planned.day(number)))
 
 
 @pytest.mark.parametrize(

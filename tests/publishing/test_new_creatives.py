@@ -267,7 +267,8 @@ def test_the_document_is_what_its_schema_promises(make_planned: Callable[..., An
     planned = make_planned(daily_budget=500, frequency_cap_per_day=8)
     planned.execute(
         "create schema staging;"
-        "create table staging.stg_landing__campaigns as select * from (values "
+        "create table staging.stg_landing__campaigns as select *, null::timestamp as ends_at, "
+        "'c.csv' as source_file, 1 as source_line from (values "
         "('sale', 900.5, date '2024-03-01'), ('sale', 1200, date '2024-03-05'), ('sale', 1, date '2024-03-09'), "
         "('other', 7, date '2024-03-01')) as c(campaign_id, budget, known_date)"
     )

@@ -389,10 +389,35 @@ def test_every_copy_stands_beside_its_facts_and_what_was_found(make_shop: Callab
     assert "Blocked by a review: 1." in text
     assert "Simulated: shop, items, offers and segments are invented." in text
     assert "weibo Chinese 周末就穿它 body 0 #穿搭 看看 for into 连衣裙 item 连衣裙 offer 满300减40" in text
-    assert text.count("blocked") == 1
+    assert text.split("What the review stopped")[0].count("blocked") == 1
     assert "“酒红”: names a colour, 连衣裙" in text
     assert "none of 4 candidates could be used: 4 × headline too long" in text
     assert "7 × lamp: no price" in text
+
+
+def test_what_the_copy_was_asked_for_stands_with_its_reason_or_that_nothing_was(
+    make_shop: Callable[..., Shop], write: Any
+) -> None:
+    def asked(rows: Any) -> None:
+        _copies(rows)
+        key = {"day": DAY, "directive_id": "d", "position": 0, "kind": "strategy", "language": "en"}
+        said = {"words": "Find <b>a new angle</b>", "why": "2 of 3 tire (4 clicks in 90)", "evidence": "{}"}
+        rows.add("directives", more_variants=1, **key, **said)
+
+    nothing = "The evidence asks for nothing in particular yet"
+    assert nothing in write(make_shop(), full, _copies).text
+    text = write(make_shop(id="other_shop"), full, asked).text
+    assert "English · Find <b>a new angle</b>: 2 of 3 tire (4 clicks in 90)" in text
+    assert nothing not in text
+
+
+def test_an_item_that_no_scenario_can_use_is_said_to_be_refused(make_shop: Callable[..., Shop], write: Any) -> None:
+    def lacking(rows: Any) -> None:
+        _copies(rows)
+        reason = {"subject": "i9", "reason": "item i9 has no title"}
+        rows.add("refused_briefs", day=DAY, scenario="any", language="zh", briefs=1, **reason)
+
+    assert "Any scenario · Chinese · 1 × i9: item i9 has no title" in write(make_shop(), full, lacking).text
 
 
 def test_a_chinese_page_says_it_in_chinese(make_shop: Callable[..., Shop], write: Any) -> None:

@@ -253,7 +253,7 @@ def test_an_unreadable_word_list_is_named(tmp_path, monkeypatch):
 
 def test_every_rule_says_why_and_by_what_source():
     for row in yaml.safe_load((lexicon.HERE / "facts.yml").read_text(encoding="utf-8"))["rules"]:
-        assert row["reason"]
+        assert all(row["reason"][language] for language in facts.LANGUAGES)
         assert row["source"]
         assert row["exemption"]["why"]
 

@@ -62,4 +62,4 @@ def test_the_latest_word_of_a_person_counts(
             day=decided_on,
         )
     with warehouse(marts.shop) as engine, engine.connect() as connection:
-        assert ("a" in approved(connection, DAY)) is allowed
+        assert ("a" in approved(connection, marts.shop, DAY)) is allowed

@@ -2,7 +2,8 @@
 
 Expected value = users of the segment × CTR of such creatives × popularity of the item × how well it fits: about the
 clicks if everybody saw it once. It only ranks. So that a day is no list of one bestseller for the largest segment, each
-further brief of the same item, segment, or scenario and language counts a half, a third, … of its value.
+further brief of the same segment, or scenario and language, and each further copy about the same item, counts a half, a
+third, … of its value.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import heapq
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from adloom.briefs.scenarios import Candidate
 from adloom.shop import Shop
 
 ITEM_SHARE = 2
-"""An item may have this many times its even share of the day's briefs, and two at least."""
+"""An item may have this many times its even share of the day's copies, and two at least."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,11 @@ class Chosen:
     chosen_for: Literal["value", "exploration"]
     value: float
     evidence: dict[str, Any]
+    variants: int = 1
 
 
 def item_limit(budget: int, items: int) -> int:
-    """How many briefs of a day may be about one item."""
+    """How many copies of a day may be about one item."""
     return max(2, math.ceil(ITEM_SHARE * budget / max(1, items)))
 
 
@@ -68,34 +70,53 @@ def _six_digits(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def choose(shop: Shop, day: date, candidates: Sequence[Candidate], clicks: Clicks) -> list[Chosen]:
-    """At most ``briefs_per_day`` of the candidates, in the order they are to be written.
+def _one(candidate: Candidate) -> int:
+    return 1
+
+
+def choose(
+    shop: Shop,
+    day: date,
+    candidates: Sequence[Candidate],
+    clicks: Clicks,
+    variants: Callable[[Candidate], int] = _one,
+) -> list[Chosen]:
+    """Candidates of at most ``briefs_per_day`` copies in all, in the order they are to be written.
 
     First one of every scenario and language there is (as far as the budget goes, the most valuable first), then by
-    value, then, a share of ``exploration_share`` of the budget, of what was shown least.
+    value, then, a share of ``exploration_share`` of the budget, of what was shown least. The last one of a part has as
+    many of its ``variants`` as are left.
     """
-    budget = min(shop.copywriting.briefs_per_day, len(candidates))
+    # Where all are taken there is no need to look what the others would cost.
+    budget = shop.copywriting.briefs_per_day
+    if len(candidates) < budget:
+        budget = min(budget, sum(variants(one) for one in candidates))
     explored = math.floor(budget * shop.copywriting.exploration_share + 0.5)
-    choice = _Choice(shop, day, candidates, clicks)
+    choice = _Choice(shop, day, candidates, clicks, variants)
     for number in choice.best_of_each():
-        if len(choice.taken) < budget:
-            choice.take(number, "value")
+        choice.take(number, "value", budget)
     for number in choice.by_value():
-        if len(choice.taken) >= budget - explored:
+        if not choice.take(number, "value", budget - explored):
             break
-        choice.take(number, "value")
     for number in choice.least_shown():
-        if len(choice.taken) >= budget:
+        if not choice.take(number, "exploration", budget):
             break
-        choice.take(number, "exploration")
     return choice.taken
 
 
 class _Choice:
     """What is taken so far."""
 
-    def __init__(self, shop: Shop, day: date, candidates: Sequence[Candidate], clicks: Clicks) -> None:
-        self.candidates, self.clicks = candidates, clicks
+    def __init__(
+        self,
+        shop: Shop,
+        day: date,
+        candidates: Sequence[Candidate],
+        clicks: Clicks,
+        variants: Callable[[Candidate], int],
+    ) -> None:
+        self.candidates, self.clicks, self.variants = candidates, clicks, variants
+        self.copies = 0
         self.seed = f"{shop.id} {day}"
         self.values = [expected_value(one, clicks) for one in candidates]
         self.limit = item_limit(shop.copywriting.briefs_per_day, len({one.item.item_id for one in candidates}))
@@ -105,14 +126,20 @@ class _Choice:
         self.segments: Counter[str] = Counter()
         self.cells: Counter[tuple[str, ...]] = Counter()
 
-    def take(self, number: int, chosen_for: Literal["value", "exploration"]) -> None:
+    def take(self, number: int, chosen_for: Literal["value", "exploration"], most: int) -> bool:
+        """Take a candidate if ``most`` copies are not taken yet; False: they are."""
+        if self.copies >= most:
+            return False
         one = self.candidates[number]
+        variants = min(self.variants(one), most - self.copies)
         self.numbers.add(number)
-        self.items[one.item.item_id] += 1
+        self.copies += variants
+        self.items[one.item.item_id] += variants
         self.segments[one.segment.segment_id] += 1
         self.cells[one.scenario, one.language] += 1
         self.cells[one.scenario, one.language, one.channel] += 1
-        self.taken.append(Chosen(one, chosen_for, self.values[number], evidence(one, self.clicks)))
+        self.taken.append(Chosen(one, chosen_for, self.values[number], evidence(one, self.clicks), variants))
+        return True
 
     def is_open(self, number: int) -> bool:
         return number not in self.numbers and self.items[self.candidates[number].item.item_id] < self.limit

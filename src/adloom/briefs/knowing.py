@@ -179,6 +179,7 @@ class Event:
     event_id: str
     title: dict[str, str]
     keywords: dict[str, tuple[str, ...]]
+    ends_on: date | None = None
 
 
 Family = tuple[str, str, str, str]
@@ -417,7 +418,8 @@ def _event(row: RowMapping, shop: Shop) -> Event:
             given = value if isinstance(value, list) else _listed(value) if isinstance(value, str) else ()
         words = [clean(one) for one in given if isinstance(one, str)]
         keywords[language] = tuple(one for one in dict.fromkeys(words) if one and is_in_language(one, language))
-    return Event(row["event_id"], _per_language(row, "title", shop), keywords)
+    ends_on = _local_date(row["ends_at"], shop, is_end=True)
+    return Event(row["event_id"], _per_language(row, "title", shop), keywords, ends_on)
 
 
 # --- what creatives got ------------------------------------------------------------------------------------------

@@ -71,7 +71,8 @@ class Candidate:
         if one is None:
             return None
         words = tuple(word for word in one.keywords[self.language] if len(word) <= LONGEST_KEYWORD)
-        return HotEvent(event_id=one.event_id, title=one.title[self.language], keywords=words[:MOST_KEYWORDS])
+        title, keywords = one.title[self.language], words[:MOST_KEYWORDS]
+        return HotEvent(event_id=one.event_id, title=title, keywords=keywords, ends_on=one.ends_on)
 
 
 @dataclass

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import Any
 from sqlalchemy import Connection
 
 from adloom.briefs.choosing import Chosen, choose
-from adloom.briefs.describing import is_in_language
+from adloom.briefs.describing import clean, is_in_language
+from adloom.briefs.directives import Directives, read_directives
 from adloom.briefs.knowing import SHOWN_REFUSALS, Known, read_known
-from adloom.briefs.scenarios import Possible, possible_briefs, shop_channels
+from adloom.briefs.scenarios import ANY, Possible, possible_briefs, shop_channels
 from adloom.creative import Brief, ItemFacts, voiced, write_rows
 from adloom.shop import Shop
 from adloom.warehouse import ledger
@@ -37,6 +39,10 @@ class BriefReport:
     day: date
     path: Path
     briefs: int = 0
+    copies: int = 0
+    """with all their variants: what the day's budget counts"""
+    asked: int = 0
+    """briefs with a directive"""
     by_cell: dict[tuple[str, str], int] = field(default_factory=dict)
     """(scenario, language) → briefs"""
     explored: int = 0
@@ -50,6 +56,8 @@ class BriefReport:
         cells = ", ".join(f"{scenario} {language}: {n}" for (scenario, language), n in sorted(self.by_cell.items()))
         lines = [
             f"{self.briefs:,} briefs of {self.candidates:,} possible ones, {self.explored:,} of them to explore",
+            *([f"{self.copies:,} copies are to be written for them"] if self.copies != self.briefs else []),
+            *([f"{self.asked:,} of the briefs have a directive"] if self.asked else []),
             *([cells] if cells else []),
             *(f"refused: {reason}" for reason in list(self.refused)[:10]),
         ]
@@ -69,11 +77,21 @@ def write_briefs(shop: Shop, day: date) -> BriefReport:
         ledger.create_ledger(engine)
         with engine.connect() as connection:
             known = read_known(connection, shop, day)
+            directives = read_directives(connection, shop, day)
         possible = possible_briefs(shop, known, _most(shop, known), SHOWN_REFUSALS)
-        chosen = choose(shop, day, possible.candidates, known.clicks)
-        briefs = [_brief(shop, day, one, possible) for one in chosen]
+        for row, reason in directives.refused:
+            said = f"directive “{row.words}” is left out: {reason}"
+            possible.refused.add(ANY, row.language, f"directive {row.directive_id}", said, 0)
+        chosen = choose(shop, day, possible.candidates, known.clicks, directives.variants)
+        briefs = [_brief(shop, day, one, possible, directives) for one in chosen]
         report = BriefReport(shop.id, day, path, candidates=len(possible.candidates))
         _tell(report, shop, briefs, chosen, possible)
+        report.notes += directives.notes()
+        if report.asked and shop.copywriting.endpoint is None:
+            report.notes.append(
+                f"the local model is not told the directives of {report.asked:,} briefs, because it repeats their "
+                "words: it gets the facts and variants they ask for; an endpoint is told"
+            )
         report.notes += [
             f"{items:,} items without their price: campaign {campaign_id} begins or ends overnight"
             for campaign_id, items in known.unpriced.items()
@@ -94,9 +112,11 @@ def _most(shop: Shop, known: Known) -> int:
     return max(LEAST_ITEMS, math.ceil(4 * shop.copywriting.briefs_per_day / slots))
 
 
-def _brief(shop: Shop, day: date, chosen: Chosen, possible: Possible) -> Brief:
+def _brief(shop: Shop, day: date, chosen: Chosen, possible: Possible, directives: Directives) -> Brief:
     one = chosen.candidate
     channel = shop_channels(shop, one.language)[one.channel]
+    facts = possible.facts[one.language][one.item.item_id]
+    asked = directives.asked(one, facts)
     brief = Brief(
         scenario=one.scenario,
         language=one.language,
@@ -104,9 +124,10 @@ def _brief(shop: Shop, day: date, chosen: Chosen, possible: Possible) -> Brief:
         segment_id=one.segment.segment_id,
         segment_words=one.segment.words.get(one.language, "") if one.segment.is_personalised else "",
         item=_said(
-            possible.facts[one.language][one.item.item_id],
+            facts,
             shop.copywriting.facts_per_brief,
             f"{shop.id}\0{day}\0{one.segment.segment_id}\0{one.scenario}\0{one.channel}",
+            {row.attribute for row in asked},
         ),
         related=one.related,
         offer=one.offer,
@@ -114,24 +135,28 @@ def _brief(shop: Shop, day: date, chosen: Chosen, possible: Possible) -> Brief:
         tone=voiced(channel.tone, shop.voice(one.language), one.language),
         forbidden_words=tuple(word for word in shop.forbidden_words if is_in_language(word, one.language)),
         limits=channel.limits,
+        directives=tuple(clean(row.words) for row in asked),
+        variants=chosen.variants,
     )
     drawn = hashlib.sha256(f"{shop.id}\0{day}\0{brief.json_line()}".encode()).digest()
     return brief.model_copy(update={"seed": int.from_bytes(drawn[:4], "big") >> 1})
 
 
-def _said(facts: ItemFacts, most: int, occasion: str) -> ItemFacts:
-    """The item with at most ``most`` of its attributes, in their order: which ones is the occasion's own."""
+def _said(facts: ItemFacts, most: int, occasion: str, wanted: Container[str]) -> ItemFacts:
+    """The item with at most ``most`` of its attributes, in their order: those ``wanted``, and the occasion's own."""
 
     def drawn(name: str) -> bytes:
         return hashlib.sha256(f"{occasion}\0{facts.item_id}\0{name}".encode()).digest()
 
-    kept = set(sorted(facts.attributes, key=drawn)[:most])
+    kept = set(sorted(facts.attributes, key=lambda name: (name not in wanted, drawn(name)))[:most])
     return facts.model_copy(update={"attributes": {k: v for k, v in facts.attributes.items() if k in kept}})
 
 
 def _tell(report: BriefReport, shop: Shop, briefs: list[Brief], chosen: list[Chosen], possible: Possible) -> None:
     """Fill the report in."""
     report.briefs = len(briefs)
+    report.copies = sum(brief.variants for brief in briefs)
+    report.asked = sum(bool(brief.directives) for brief in briefs)
     report.by_cell = dict(Counter((one.scenario, one.language) for one in briefs))
     report.explored = sum(one.chosen_for == "exploration" for one in chosen)
     for _, reason, count in possible.refused:

@@ -1,8 +1,9 @@
 """The audit of copies across groups: a few of the day's briefs written again for other genders and ages, and compared.
 
-Files only until `record`: ``creatives/day=D/counterfactual/`` holds one file of orders per trait and group, so that no
-side sees what was written for the other, written by the day's model with the same settings. None of these copies is a
-creative: they are stored nowhere else and shown to nobody.
+`order` decides whether the day is one for it, `write` writes and `record` compares. In between there are files only:
+``creatives/day=D/counterfactual/`` holds one file of orders per trait and group, so that no side sees what was written
+for the other, written by the day's model with the same settings. None of these copies is a creative: they are stored
+nowhere else and shown to nobody.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 
 from adloom.copywriting import handover
-from adloom.creative import Brief, Copy, read_rows, write_rows
+from adloom.creative import Brief, _Row, read_rows, write_rows
 from adloom.errors import AdloomError
 from adloom.review import fairness
 from adloom.shop import Shop
 from adloom.warehouse import ledger
 
 if TYPE_CHECKING:
-    from adloom.copywriting.generating import Writer
+    from adloom.copywriting.generating import Generated, Writer
 
-FOLDER = "counterfactual"
+FOLDER, ORDER = "counterfactual", "order.jsonl"
 BRIEFS, COPIES = 4, 12
 """Orders that are audited a day, and copies per side of each."""
 RULE = "fairness.counterfactual"
@@ -44,6 +45,50 @@ class Audited:
     def __str__(self) -> str:
         found = f"{len(self.differing)} differences" if self.differing else "no sure difference"
         return "\n".join((f"{self.briefs} briefs, {self.copies} copies: {found}", *self.differing))
+
+
+class Order(_Row):
+    """Whether a day's copy is audited."""
+
+    reason_to_skip: str | None = None
+
+
+def order(connection: Connection, shop: Shop, day: date, model_id: str, *, asked: bool = False) -> Order:
+    """Note whether the copy of ``day``, which ``model_id`` writes, is to be audited; ``asked``: somebody wants it.
+
+    A day that was audited stays one, so that running it again ends the same.
+    """
+    known = ledger.counterfactuals.c
+    last = connection.execute(
+        select(known.day, func.max(known.model_id).label("model_id"))
+        .where(known.day <= day)
+        .group_by(known.day)
+        .order_by(known.day.desc())
+        .limit(1)
+    ).one_or_none()
+    every = shop.review.audit_every_days
+    reason = None
+    if asked or (last is not None and last.day == day):
+        pass
+    elif every is None:
+        reason = "the shop asks for no audit (review.audit_every_days)"
+    elif last is not None and last.model_id == model_id and (day - last.day).days < every:
+        reason = f"the same model was audited on {last.day}, less than {every} days ago"
+    found = Order(reason_to_skip=reason)
+    write_rows(_order_path(shop, day), [found])
+    return found
+
+
+def reason_to_skip(shop: Shop, day: date) -> str | None:
+    """What `order` noted; None: audit."""
+    path = _order_path(shop, day)
+    if not path.is_file():
+        return f"no audit was ordered for {day}"
+    return next(read_rows(path, Order)).reason_to_skip
+
+
+def _order_path(shop: Shop, day: date) -> Path:
+    return handover.folder_of(shop, day) / FOLDER / ORDER
 
 
 def chosen(shop: Shop, day: date, most: int = BRIEFS) -> list[Brief]:
@@ -83,12 +128,14 @@ def record(connection: Connection, shop: Shop, day: date, most: int = BRIEFS, co
     briefs = chosen(shop, day, most)
     total = 0
     for brief in briefs:
-        written = {(side.trait, side.group): list(_copies(shop, day, side)) for side in fairness.sides(brief, copies)}
+        sides = {(side.trait, side.group): list(_written(shop, day, side)) for side in fairness.sides(brief, copies)}
+        written = {key: [one.copy_ for one in found if one.copy_ is not None] for key, found in sides.items()}
+        model_id = max((one.model_id for found in sides.values() for one in found), default=None)
         total += sum(map(len, written.values()))
         found = fairness.compare(written, brief, shop.limits.counterfactual_difference)
         for one in found:
             told = fairness.sentence(one, shop.language)
-            rows.append(_row(day, brief, one, told))
+            rows.append(_row(day, brief, one, told) | {"model_id": model_id})
             if one.verdict == "differs":
                 differing.append(told)
                 reviews += _findings(connection, day, brief, one, told)
@@ -105,15 +152,18 @@ def _path(shop: Shop, day: date, trait: str, group: str) -> Path:
     return handover.folder_of(shop, day) / FOLDER / f"{trait}-{name}.briefs.jsonl"
 
 
-def _copies(shop: Shop, day: date, side: fairness.Side) -> Iterator[Copy]:
+def _written(shop: Shop, day: date, side: fairness.Side) -> Iterator[Generated]:
     from adloom.copywriting import generating
 
     path = generating.shard_path(_path(shop, day, side.trait, side.group))
     if not path.is_file():
-        raise AdloomError(f"{path.name} is not there", f"run `adloom audit-copy --shop {shop.id} --day {day}`")
+        raise AdloomError(
+            f"{FOLDER}/{path.name} is not there: the audit that was ordered is not finished",
+            f"run `adloom write-audit --shop {shop.id} --day {day}`",
+        )
     for row in read_rows(path, generating.Generated):
-        if row.brief == side.brief and row.copy_ is not None:
-            yield row.copy_
+        if row.brief == side.brief:
+            yield row
 
 
 def _row(day: date, brief: Brief, one: fairness.Difference, told: str) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """A copy model behind an OpenAI-compatible server: a hosted model, vLLM, SGLang.
 
 The client is the `openai` package: it retries 408, 409, 429, 5xx, timeouts and lost connections with backoff and waits
-as long as ``Retry-After`` says. What it does not do is here: requests per minute, retries included; a cost that is
-never exceeded; one prompt's fault kept away from the others; a key that no log line, error or ``repr`` shows.
+as long as ``Retry-After`` says. What it does not do is here: requests per minute, retries included, and a cost that is
+never exceeded, both over all shards of a day that run at once; one prompt's fault kept away from the others; a key that
+no log line, error or ``repr`` shows.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sqlite3
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import SecretStr
@@ -32,6 +35,8 @@ Prompt = str | Sequence[Mapping[str, str]]
 """One user's text, or chat messages with ``role`` and ``content``."""
 
 MINUTE = 60.0
+UNITS = 10**9
+"""Money is booked in whole billionths, so that change given back leaves no rounding error."""
 # A server's own template adds tokens around each message; byte-level vocabularies need at most a token a byte.
 TOKENS_AROUND_A_MESSAGE = 16
 # What some servers do not take; they name the field when they refuse it. All know max_tokens, and those that do not
@@ -50,54 +55,137 @@ class Completion:
 
 
 class Pace:
-    """Lets at most ``per_minute`` requests begin in any 60 seconds; the others wait their turn."""
+    """Lets at most ``per_minute`` requests begin in any 60 seconds; the others wait their turn.
+
+    With an ``account`` that holds for every process that has the same one.
+    """
 
     def __init__(
-        self, per_minute: int, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+        self,
+        per_minute: int,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+        account: Account | None = None,
     ) -> None:
-        self._starts: deque[float] = deque(maxlen=per_minute)
+        self._per_minute = per_minute
         self._clock = clock
         self._sleep = sleep
-        self._lock = threading.Lock()
+        self._account = account or Account()
 
     def wait(self) -> None:
         """Return when the next request may begin."""
-        with self._lock:  # whoever waits holds the lock: the others wait behind it, in order
-            if len(self._starts) == self._starts.maxlen:
-                self._sleep(max(0.0, self._starts[0] + MINUTE - self._clock()))
-            self._starts.append(self._clock())
+        seconds = self._account.turn(self._per_minute, self._clock())
+        if seconds > 0:
+            self._sleep(seconds)
 
 
 class Purse:
-    """What has been spent and what is promised to requests under way; never more than ``limit`` together."""
+    """What has been spent and what is promised to requests under way; never more than ``limit`` together.
 
-    def __init__(self, limit: float | None) -> None:
+    A promise is booked as if it were spent, and the answer gives change: of a process that was killed the promises stay
+    spent, because the server may have worked, and charged, for them.
+    """
+
+    def __init__(self, limit: float | None, account: Account | None = None) -> None:
         self.spent = 0.0
+        """by this object"""
         self._limit = limit
-        self._promised = 0.0
+        self._account = account or Account()
         self._under_way = 0
         self._changed = threading.Condition()
 
     def promise(self, amount: float) -> bool:
-        """Set ``amount`` aside; False when it can no longer be had. Waits for requests under way to give change."""
+        """Set ``amount`` aside; False when it can no longer be had. Waits for own requests to give change.
+
+        For those of other processes it does not wait: one may have been killed.
+        """
         with self._changed:
-            while self._limit is not None and self.spent + self._promised + amount > self._limit:
+            while not self._account.book(amount, self._limit):
                 if self._under_way == 0:
                     return False
                 self._changed.wait()
-            self._promised += amount
             self._under_way += 1
             return True
 
     def settle(self, promised: float, cost: float) -> None:
         """Give a promise back and book what the request did cost."""
         with self._changed:
-            self._promised -= promised
+            self._account.book(cost - promised, None)
             self._under_way -= 1
-            if self._under_way == 0:
-                self._promised = 0.0  # no sum of rounding errors
             self.spent += cost
             self._changed.notify_all()
+
+
+class Account:
+    """Money and requests of one day in an SQLite file, shared by all processes that open it; without a file, by none.
+
+    SQLite locks, and undoes what a killed process had begun. Rate-limit packages (limits, pyrate-limiter) count what
+    begins, but none gives change back. The folder has to be on a file system whose locks work.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with self._named():
+            self._file = sqlite3.connect(
+                path or ":memory:", timeout=MINUTE, isolation_level=None, check_same_thread=False
+            )
+            # What a power cut may lose is not worth a disk's pause for every request.
+            self._file.execute("pragma synchronous = off")
+        with self._transaction():
+            self._file.execute("create table if not exists money (booked integer not null)")
+            self._file.execute("insert into money select 0 where not exists (select 1 from money)")
+            self._file.execute("create table if not exists starts (at real not null)")
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise AdloomError(
+                f"{self._path}: {error}",
+                "make room or mend the folder; if the file is broken, remove it: what was spent is then forgotten",
+            ) from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock, self._named():
+            self._file.execute("begin immediate")
+            try:
+                yield
+            except BaseException:
+                self._file.execute("rollback")
+                raise
+            self._file.execute("commit")
+
+    @property
+    def booked(self) -> float:
+        """Spent and promised, by everybody."""
+        with self._transaction():
+            return int(self._file.execute("select booked from money").fetchone()[0]) / UNITS
+
+    def book(self, amount: float, limit: float | None) -> bool:
+        """Add ``amount`` to what is booked; False, and nothing is added, where that were more than ``limit``."""
+        units = round(amount * UNITS)
+        with self._transaction():
+            (booked,) = self._file.execute("select booked from money").fetchone()
+            if limit is not None and booked + units > limit * UNITS:
+                return False
+            self._file.execute("update money set booked = ?", (booked + units,))
+            return True
+
+    def turn(self, per_minute: int, now: float) -> float:
+        """Take the next turn: the seconds until it comes."""
+        with self._transaction():
+            self._file.execute("delete from starts where at <= ?", (now - MINUTE,))
+            # The one that has to be a minute old when this one begins.
+            nth = "select at from starts order by at desc limit 1 offset ?"
+            last = self._file.execute(nth, (per_minute - 1,)).fetchone()
+            begins = now if last is None else max(now, last[0] + MINUTE)
+            self._file.execute("insert into starts values (?)", (begins,))
+            return begins - now
 
 
 class _CostLimit(Exception):
@@ -114,16 +202,18 @@ class _Attempts(threading.local):
 class EndpointModel:
     """Asks an endpoint for many prompts at once; one prompt's fault never harms another's answer.
 
-    Pace and cost are those of this object: one shard. ``AdloomError`` when the key's variable is not set.
+    Pace and cost are kept in the file ``account`` by all who name it: the shards of a day; without, by this object
+    alone. ``AdloomError`` when the key's variable is not set.
     """
 
-    def __init__(self, endpoint: shop.Endpoint, pace: Pace | None = None) -> None:
+    def __init__(self, endpoint: shop.Endpoint, pace: Pace | None = None, account: Path | None = None) -> None:
         import openai
 
         self._endpoint = endpoint
         self._key = _key(endpoint)
-        self._pace = pace or Pace(endpoint.requests_per_minute)
-        self._purse = Purse(endpoint.max_cost)
+        shared = Account(account)
+        self._pace = pace or Pace(endpoint.requests_per_minute, account=shared)
+        self._purse = Purse(endpoint.max_cost, shared)
         self._attempts = _Attempts()
         self._refused_fields: set[str] = set()
         # Every attempt passes the hooks, so that the client's own retries keep pace and cost too.
@@ -147,7 +237,7 @@ class EndpointModel:
 
     @property
     def spent(self) -> float:
-        """Cost of the answers so far, in the currency of the shop's max_cost.
+        """Cost of this object's answers so far, in the currency of the shop's max_cost.
 
         A request that got no answer counts at its worst case: the server may have worked, and charged, for it.
         """

@@ -12,9 +12,10 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import time
-from collections import OrderedDict, defaultdict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -27,9 +28,10 @@ from pydantic import ConfigDict, Field
 from adloom.copywriting.endpoint import EndpointModel
 from adloom.copywriting.model import Identity, LocalModel
 from adloom.copywriting.prompts import STOP, Unparsable, messages, parse, prompt
-from adloom.copywriting.ranking import Candidate, Choice, Known, Value, choose, fitted
+from adloom.copywriting.ranking import Candidate, Choice, Known, Stop, Value, choose, fitted
+from adloom.copywriting.valuing import MeasuredCopy, Predicted
 from adloom.creative import Brief, Copy, Language, Pair, _Row, read_rows, write_rows
-from adloom.errors import AdloomError
+from adloom.errors import AdloomError, Busy
 from adloom.shop import Sampling
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """Goes up when the same briefs would make other rows: finished shards of before are then made again."""
 ROUNDS = 3
 """A brief without enough usable candidates is drawn for again, this often in all."""
@@ -47,6 +49,18 @@ ENDPOINT_PAGE = 8
 """Briefs of a page where every answer is paid for: what a killed task has to ask for again."""
 SIBLINGS, ITEMS = 16, 2000
 """Copies of an item that a new one is compared with, and items of a shard for which they are remembered."""
+STOPPED = 3
+"""Candidates of a brief that a review stopped, each for another reason, which are kept beside its copies."""
+
+
+class Stopped(_Row):
+    """A candidate that a review kept from being chosen: of those with the same first fault, the likeliest."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    copy_: Copy = Field(alias="copy")
+    rule_id: str = Field(description="of the first thing that was found")
+    fault: str = Field(description="that thing, as a refused_reason says it")
 
 
 class Generated(_Row):
@@ -65,6 +79,10 @@ class Generated(_Row):
     model_id: str
     prompt_digest: str
     seed: int = Field(description="of the brief's first round of draws")
+    stopped: tuple[Stopped, ...] = Field(default=(), description="with variant 0: the likeliest `STOPPED` of them")
+    stopped_by: dict[str, int] = Field(
+        default={}, description="with variant 0: rule → candidates of the brief whose first fault it was, all of them"
+    )
 
 
 @dataclass(frozen=True)
@@ -234,19 +252,19 @@ def generate_shard(
     day: date,
     model_id: str,
     known_path: Path | None = None,
-    value: Value | None = None,
+    measured_path: Path | None = None,
 ) -> Shard:
     """Write ``path`` with `Generated` rows for every brief of ``briefs_path``, in its order, one per variant.
 
     ``model_id``: for the rows (the models row, or the base's name). ``known_path``: `Pair` rows the model has learnt
-    from; copies near them score less. ``value``: predicted value of a copy, 0 to 1. A brief that cannot be written for
-    becomes rows with a reason; `AdloomError` where the shard cannot go on.
+    from; copies near them score less. ``measured_path``: `MeasuredCopy` rows that predict a copy's value. A brief that
+    cannot be written for becomes rows with a reason; `AdloomError` where the shard cannot go on.
     """
     writer = _writer(model, sampling)
-    inputs = _inputs(briefs_path, writer.identity, sampling, day, model_id, known_path, value)
+    inputs = _inputs(briefs_path, writer.identity, sampling, day, model_id, known_path, measured_path)
     if (finished := _finished(path, inputs)) is not None:
         return finished
-    work = _Work(writer, sampling, day=day, model_id=model_id, known=_known(known_path), value=value)
+    work = _Work(writer, sampling, day=day, model_id=model_id, known=_known(known_path), value=_value(measured_path))
     try:
         return work.run(briefs_path, path, inputs)
     except OSError as error:
@@ -265,10 +283,10 @@ def finished_shard(
     day: date,
     model_id: str,
     known_path: Path | None = None,
-    value: Value | None = None,
+    measured_path: Path | None = None,
 ) -> Shard | None:
     """What `generate_shard` would find finished with a writer of that identity; None: there is something to do."""
-    return _finished(path, _inputs(briefs_path, identity, sampling, day, model_id, known_path, value))
+    return _finished(path, _inputs(briefs_path, identity, sampling, day, model_id, known_path, measured_path))
 
 
 def _inputs(  # noqa: PLR0917
@@ -278,7 +296,7 @@ def _inputs(  # noqa: PLR0917
     day: date,
     model_id: str,
     known_path: Path | None,
-    value: Value | None,
+    measured_path: Path | None,
 ) -> dict[str, Any]:
     """All that decides what is in a shard."""
     return {
@@ -289,7 +307,7 @@ def _inputs(  # noqa: PLR0917
         "model": identity,
         "sampling": sampling.model_dump(mode="json"),
         "known": _file_digest(known_path) if known_path else None,
-        "valued": value is not None,
+        "measured": _file_digest(measured_path) if measured_path else None,
     }
 
 
@@ -303,6 +321,10 @@ def _known(path: Path | None) -> Known | None:
     return Known(pair.copy_.text for pair in read_rows(path, Pair)) if path else None
 
 
+def _value(path: Path | None) -> Value | None:
+    return Predicted(read_rows(path, MeasuredCopy)) if path else None
+
+
 @dataclass
 class _Drawn:
     """A brief and what was drawn for it so far."""
@@ -313,6 +335,7 @@ class _Drawn:
     drawn: int = 0
     unparsed: list[str] = field(default_factory=list)
     reason: str = ""
+    stopped: list[tuple[Candidate, Stop]] = field(default_factory=list)
 
     @property
     def missing(self) -> int:
@@ -355,12 +378,13 @@ class _Work:
                     counts.add(row)
                 pages.append(rows)
             progress.finish(counts.copies, counts.refused)
-        shard_digest = _without_marks(partial, path)
-        manifest = {"inputs": inputs, "sha256": shard_digest, **counts.as_dict()}
-        fresh = path.with_name(f".{path.name}.manifest.tmp")
-        fresh.write_text(json.dumps(manifest, ensure_ascii=False, sort_keys=True, indent=1) + "\n", encoding="utf-8")
-        fresh.replace(_manifest(path))
-        partial.unlink()
+            shard_digest = _without_marks(partial, path)
+            manifest = {"inputs": inputs, "sha256": shard_digest, **counts.as_dict()}
+            told = json.dumps(manifest, ensure_ascii=False, sort_keys=True, indent=1) + "\n"
+            fresh = path.with_name(f".{path.name}.manifest.tmp")
+            fresh.write_text(told, encoding="utf-8")
+            fresh.replace(_manifest(path))
+            partial.unlink()
         return Shard(path, counts.briefs, counts.copies, counts.refused)
 
     def _page(self, briefs: list[Brief], progress: _Progress) -> Iterator[Generated]:
@@ -404,6 +428,8 @@ class _Work:
         chosen = [choice.copy for choice in one.choices]
         own = [copy.text for copy in chosen]
         item = self._copies_of(one.brief)
+        # None of them was chosen in an earlier round, so this one sees them all again.
+        one.stopped.clear()
         found, reason = choose(
             [other for other in one.candidates if fitted(other.copy, one.brief) not in chosen],
             one.brief,
@@ -411,6 +437,7 @@ class _Work:
             siblings=[*(text for text in item if text not in own), *own],
             known=self.known,
             value=self.value,
+            on_stop=lambda candidate, stop: one.stopped.append((candidate, stop)),
         )
         one.choices += found
         one.reason = reason
@@ -448,7 +475,22 @@ class _Work:
                 model_id=self.model_id,
                 prompt_digest=hashlib.sha256(prompt(brief).encode()).hexdigest()[:16],
                 seed=seed_of(brief),
+                stopped=_likeliest(one.stopped) if variant == 0 else (),
+                stopped_by=_by_rule(one.stopped) if variant == 0 else {},
             )
+
+
+def _likeliest(stopped: Iterable[tuple[Candidate, Stop]]) -> tuple[Stopped, ...]:
+    """One per first fault, those that the model held for likeliest; of equals and without likelihoods, as drawn."""
+    ordered = sorted(stopped, key=lambda one: -math.inf if one[0].log_probability is None else -one[0].log_probability)
+    first: dict[str, Stopped] = {}
+    for candidate, stop in ordered:
+        first.setdefault(stop.fault, Stopped(copy=candidate.copy, rule_id=stop.rule_id, fault=stop.fault))
+    return tuple(islice(first.values(), STOPPED))
+
+
+def _by_rule(stopped: Iterable[tuple[Candidate, Stop]]) -> dict[str, int]:
+    return dict(sorted(Counter(stop.rule_id for _, stop in stopped).items()))
 
 
 def _most_common(reasons: Iterable[str]) -> str:
@@ -540,7 +582,7 @@ class _Partial:
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._stream.close()
-            raise AdloomError(f"{self._path.name}: another process is writing it", "wait for it, or end it") from error
+            raise Busy(f"{self._path.name}: another process is writing it") from error
         # What comes after the last mark is half a page of a run that was killed.
         whole = self._whole()
         self._stream.truncate(whole)

@@ -1,7 +1,8 @@
 """What the tasks that open the warehouse leave for those that must not, and what these do with it: files, both ways.
 
 ``creatives/day=D/``: ``briefs.jsonl`` (what to write), ``training.jsonl`` and ``training.json`` (what to learn, or why
-nothing is learnt), ``writer.json`` (which model writes) and ``shards/``. Training and generating read nothing else but
+nothing is learnt), ``measured.jsonl`` (copies that were shown, with what came of it), ``writer.json`` (which model
+writes) and ``shards/``. Training and generating read nothing else but
 the shop's file and its models, so that they run on a machine that has a GPU and no warehouse.
 """
 
@@ -21,7 +22,8 @@ from sqlalchemy import Connection
 
 from adloom.copywriting import pairs, registry
 from adloom.copywriting.starter import StarterVoice, starter_voice
-from adloom.creative import Pair, read_rows
+from adloom.copywriting.valuing import measured_copies
+from adloom.creative import Pair, read_rows, write_rows
 from adloom.errors import AdloomError
 from adloom.settings import settings
 from adloom.shop import Shop
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BRIEFS, PAIRS, TRAINING, WRITER, SHARDS = "briefs.jsonl", "training.jsonl", "training.json", "writer.json", "shards"
+MEASURED = "measured.jsonl"
+ACCOUNT = "endpoint.sqlite"
+"""What the day's requests to an endpoint cost and when they began: all its shards keep the same limits."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,11 @@ def order_training(connection: Connection, shop: Shop, day: date) -> Training:
 
 
 def choose_writer(connection: Connection, shop: Shop, day: date) -> Writer:
-    """Note which model writes on ``day``: the live one, else the base with the starter voice that belongs to it."""
+    """Note which model writes on ``day``: the live one, else the base with the starter voice that belongs to it.
+
+    Beside it goes what is known of shown copies by then, from which the value of new ones is predicted.
+    """
+    write_rows(folder_of(shop, day) / MEASURED, measured_copies(connection, day))
     base = shop.copywriting.model
     live = _live(connection, shop, day)
     if shop.copywriting.endpoint is not None:
@@ -218,11 +227,12 @@ def generate(shop: Shop, day: date, shards: Sequence[str]) -> list[Shard]:
     if missing := [path.name for path in paths if not path.is_file()]:
         raise AdloomError(f"there is no {missing[0]} in {folder / SHARDS}", _run("plan-copy", shop, day))
     _quiet_threads()
-    known = folder / PAIRS
+    known, measured = folder / PAIRS, folder / MEASURED
     about: dict[str, Any] = {
         "day": day,
         "model_id": writer.model_id,
         "known_path": known if known.is_file() else None,
+        "measured_path": measured if measured.is_file() else None,
     }
     sampling = shop.copywriting.sampling
     if shop.copywriting.endpoint is None:
@@ -234,7 +244,7 @@ def generate(shop: Shop, day: date, shards: Sequence[str]) -> list[Shard]:
         done = [shard for shard in found if shard is not None]
         if len(done) == len(paths):
             return done
-    model = _model(shop, writer)
+    model = _model(shop, day, writer)
     return [generating.generate_shard(path, generating.shard_path(path), model, sampling, **about) for path in paths]
 
 
@@ -242,7 +252,7 @@ def model_of(shop: Shop, day: date) -> tuple[str, LocalModel | EndpointModel]:
     """(id, the model itself) that `choose_writer` chose for the day."""
     writer = Writer(**_read(folder_of(shop, day) / WRITER, _run("plan-copy", shop, day)))
     _quiet_threads()
-    return writer.model_id, _model(shop, writer)
+    return writer.model_id, _model(shop, day, writer)
 
 
 def _adapter(shop: Shop, writer: Writer) -> Path | None:
@@ -258,11 +268,11 @@ def _identity(shop: Shop, writer: Writer) -> Identity:
     return identify(writer.base, weights_cache(), settings().device, adapter=_adapter(shop, writer))
 
 
-def _model(shop: Shop, writer: Writer) -> LocalModel | EndpointModel:
+def _model(shop: Shop, day: date, writer: Writer) -> LocalModel | EndpointModel:
     from adloom.copywriting.model import EndpointModel, load_local
 
     if shop.copywriting.endpoint is not None:
-        return EndpointModel(shop.copywriting.endpoint)
+        return EndpointModel(shop.copywriting.endpoint, account=folder_of(shop, day) / ACCOUNT)
     return load_local(writer.base, weights_cache(), settings().device, adapter=_adapter(shop, writer))
 
 

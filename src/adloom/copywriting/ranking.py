@@ -1,8 +1,9 @@
 """Which of the candidates drawn for a brief becomes its copy, and why the others do not.
 
 A candidate with a fault is never chosen: an unsupported claim, a length the channel does not take, a forbidden word, a
-missing offer or event, another language, empty repetition, the text of a sibling. Among the clean ones the score
-decides; its parts are kept with the choice. Pure functions of texts: nothing is drawn or looked up here.
+missing offer or event, another language, empty repetition, the text of a sibling. What a review would block is told to
+the caller, who keeps it with its reason. Among the clean ones the score decides; its parts are kept with the choice.
+Pure functions of texts: nothing is drawn or looked up here.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from adloom.creative import Brief, Copy
+from adloom.review.brand import EXCLUSION
 from adloom.review.facts import coverage, unsupported
 from adloom.review.text import plain, squeezed
 
@@ -59,6 +61,17 @@ class Choice:
     scores: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Stop:
+    """What a review blocks in a candidate: the rule, and the words it is about as they go into a `refused_reason`."""
+
+    rule_id: str
+    fault: str
+
+
+OnStop = Callable[[Candidate, Stop], None]
+
+
 class Known:
     """Runs of `COPIED_RUN` characters of texts a model has learnt from: what is not to be copied out."""
 
@@ -78,16 +91,21 @@ def choose(
     siblings: Sequence[str] = (),
     known: Known | None = None,
     value: Value | None = None,
+    on_stop: OnStop = lambda candidate, stop: None,
 ) -> tuple[list[Choice], str]:
     """The best ``wanted`` clean candidates, each chosen in view of those before it, and why there are not more.
 
-    ``siblings``: texts of other copies for the same item. The reason is empty when all that were wanted were found.
+    ``siblings``: texts of other copies for the same item. ``on_stop`` hears of every candidate that a review blocks,
+    with the first thing it blocks. The reason is empty when all that were wanted were found.
     """
     faults: Counter[str] = Counter()
     clean: list[tuple[Copy, float | None]] = []
     for candidate in candidates:
         copy = fitted(candidate.copy, brief)
-        fault = next(find_faults(copy, brief), None)
+        stop = next(find_stops(copy, brief), None)
+        if stop is not None:
+            on_stop(Candidate(copy, candidate.log_probability), stop)
+        fault = next(_of_form(copy, brief), None) if stop is None else stop.fault
         if fault is None:
             clean.append((copy, candidate.log_probability))
         else:
@@ -162,11 +180,22 @@ def fitted(copy: Copy, brief: Brief) -> Copy:
 
 
 def find_faults(copy: Copy, brief: Brief) -> Iterator[str]:
-    """Every reason why ``copy`` cannot be shown for ``brief``."""
-    yield from (f"unsupported: {finding.span}" for finding in unsupported(copy, brief) if finding.severity == "block")
-    yield from _off_limits(copy, brief)
+    """Every reason why ``copy`` cannot be shown for ``brief``; what a review blocks comes first."""
+    yield from (stop.fault for stop in find_stops(copy, brief))
+    yield from _of_form(copy, brief)
+
+
+def find_stops(copy: Copy, brief: Brief) -> Iterator[Stop]:
+    """Everything a review blocks that can be seen without the warehouse."""
+    for finding in unsupported(copy, brief):
+        if finding.severity == "block":
+            yield Stop(finding.rule_id, f"unsupported: {finding.span}")
     if word := forbidden(copy, brief):
-        yield f"forbidden word: {word}"
+        yield Stop(EXCLUSION, f"forbidden word: {word}")
+
+
+def _of_form(copy: Copy, brief: Brief) -> Iterator[str]:
+    yield from _off_limits(copy, brief)
     if not has_offer(copy, brief):
         yield "the offer is missing"
     if not has_event(copy, brief):

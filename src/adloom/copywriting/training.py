@@ -35,7 +35,7 @@ from adloom.copywriting.loss import CompletionLoss, Encoded
 from adloom.copywriting.model import LocalModel, attach, load_local
 from adloom.copywriting.starter import StarterVoice
 from adloom.copywriting.weights import without_progress, write_manifest
-from adloom.errors import AdloomError
+from adloom.errors import AdloomError, Busy
 from adloom.shop import FineTuning
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise AdloomError(f"another process is training in {folder}", "wait for it, or end it") from error
+            raise Busy(f"another process is training in {folder}") from error
         yield
 
 

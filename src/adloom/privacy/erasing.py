@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -25,7 +26,7 @@ import duckdb
 from sqlalchemy import Connection, select, text
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_random
 
-from adloom.errors import AdloomError
+from adloom.errors import AdloomError, Busy
 from adloom.privacy.registry import ERASE, Request
 from adloom.settings import settings, user_id_key
 from adloom.shop import Shop
@@ -189,10 +190,16 @@ def _clean_text(file: LandedFile, erasures: _Erasures) -> int:
         if file.format == "jsonl" and not kept_rows:
             file.path.unlink()  # a file of no bytes would count as broken
         else:
-            os.replace(fresh, file.path)
+            _replace(fresh, file.path)
         return gone
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def _replace(fresh: Path, path: Path) -> None:
+    """Swap the file in; who may read it stays as it was: what a shop delivers for few is not to be read by all."""
+    shutil.copymode(path, fresh)
+    os.replace(fresh, path)
 
 
 def _writer(file: LandedFile, path: Path) -> Any:
@@ -272,7 +279,7 @@ def _clean_parquet(shop: Shop, file: LandedFile, erasures: _Erasures, work: Path
                     "to $fresh (format parquet, compression zstd)",
                     {"path": str(link), "fresh": str(fresh)},
                 )
-                os.replace(fresh, file.path)
+                _replace(fresh, file.path)
         return int(gone)
     except duckdb.Error as error:
         raise Unreadable(f"cannot be rewritten: {reading.first_line(error)}") from error
@@ -357,6 +364,7 @@ def _sweep_audience(path: Path, hashes: Sequence[str]) -> int:
     gone = int(rows.num_rows - kept.num_rows)
     if gone:
         fresh = path.with_name(f".{path.name}.tmp")
+        fresh.unlink(missing_ok=True)
         fresh.touch(mode=0o600)
         parquet.write_table(kept, fresh)
         os.replace(fresh, path)
@@ -376,9 +384,8 @@ def compact(shop: Shop) -> None:
             with attempt:
                 _copy(database, fresh)
     except RetryError as error:
-        raise AdloomError(
-            f"the warehouse of {shop.id} is in use by another process",
-            "wait for the other run or raise ADLOOM_LOCK_TIMEOUT_SECONDS",
+        raise Busy(
+            f"the warehouse of {shop.id} is in use by another process", "; ADLOOM_LOCK_TIMEOUT_SECONDS waits longer"
         ) from error
 
 
@@ -394,7 +401,7 @@ def _copy(database: Path, fresh: Path) -> None:
         engine.execute(f'copy from database "{name}" to fresh_copy')
         engine.execute("detach fresh_copy")
         # Still attached, so that nobody opens the old file meanwhile.
-        os.replace(fresh, database)
+        _replace(fresh, database)
 
 
 def _quoted(path: Path) -> str:

@@ -30,7 +30,9 @@ from adloom.errors import AdloomError, GateFailed
 from adloom.publishing import labels
 from adloom.shop import Shop
 from adloom.strategy import approvals
+from adloom.strategy.wording import ending_words
 from adloom.warehouse import ledger
+from adloom.window import years_later
 
 FORMAT = 1
 FOLDER = "dossiers"
@@ -102,7 +104,7 @@ def collect(connection: Connection, shop: Shop, creative_id: str, day: date) -> 
     """All of a dossier as plain data, as it was known by the end of ``day``."""
     row = _creative(connection, shop, creative_id, day)
     brief = _brief(connection, row)
-    decisions = approvals.Decisions(connection)
+    decisions = approvals.Decisions(connection, shop)
     now = decisions.contents.get(creative_id)
     shares = _allocations(connection, creative_id, day)
     findings = _rows(connection, ledger.reviews, ledger.reviews.c.creative_id == creative_id, order=("rule_id", "span"))
@@ -114,7 +116,7 @@ def collect(connection: Connection, shop: Shop, creative_id: str, day: date) -> 
         "simulated": shop.simulated,
         "creative_id": creative_id,
         "as_of": day,
-        "keep_until": _years_later(day, shop.retention.dossier_years),
+        "keep_until": years_later(day, shop.retention.dossier_years),
         "creative": {
             name: getattr(row, name)
             for name in (
@@ -158,7 +160,7 @@ def collect(connection: Connection, shop: Shop, creative_id: str, day: date) -> 
         "fatigue": _newest(connection, ledger.fatigue, creative_id, day),
         "blocks": _newest(connection, ledger.allocation_blocks, creative_id, day),
     }
-    content["outcome"] = _outcome(connection, row, decisions, content, day)
+    content["outcome"] = _outcome(connection, shop, row, decisions, content, day)
     plain: dict[str, Any] = json.loads(json.dumps(content, default=str))
     return plain
 
@@ -328,8 +330,13 @@ def _newest(connection: Connection, table: Any, creative_id: str, day: date) -> 
     return _rows(connection, table, and_(table.c.creative_id == creative_id, table.c.day == day), order=key)
 
 
-def _outcome(
-    connection: Connection, row: Row[Any], decisions: approvals.Decisions, content: Mapping[str, Any], day: date
+def _outcome(  # noqa: PLR0917 - all that is known
+    connection: Connection,
+    shop: Shop,
+    row: Row[Any],
+    decisions: approvals.Decisions,
+    content: Mapping[str, Any],
+    day: date,
 ) -> dict[str, Any]:
     """Whether it runs as of ``day``, and the reason why it was kept or retired."""
     if row.headline is None:
@@ -342,6 +349,10 @@ def _outcome(
         return _state("waiting", refusal)
     if standing.decision != approvals.APPROVED:
         return _state("rejected", f"{refusal}: {standing.reason}" if standing.reason else refusal)
+    if decisions.is_over(row.creative_id, day):
+        ending = decisions.endings(row.creative_id, day)[0]
+        planned = {"last_planned": content["allocations"][0]["valid_from"]} if content["allocations"] else {}
+        return _state("retired", ending_words(ending, shop.language), ended_on=ending.on, **planned)
     return _of_approved(connection, content, refusal, day)
 
 
@@ -381,13 +392,6 @@ def _rows(connection: Connection, table: Any, where: Any, order: Sequence[str]) 
 
 def _is_clock(column: Column[Any]) -> bool:
     return bool(column.info.get("wall_clock"))
-
-
-def _years_later(day: date, years: int) -> date:
-    try:
-        return day.replace(year=day.year + years)
-    except ValueError:  # 29 February
-        return day.replace(year=day.year + years, day=28)
 
 
 # --- the page -----------------------------------------------------------------------------------------------------

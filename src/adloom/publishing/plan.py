@@ -16,7 +16,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import date
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,11 @@ def publish(shop: Shop, day: date, producer: str = PRODUCER) -> Path:
         plan = connection.execute(
             select(plans).where(plans.c.day == day, plans.c.produced_by == producer)
         ).one_or_none()
+        may_stay = partial(_may_stay, connection, shop, day=day)
         if plan is None:
             log.info("%s: %s made no plan on %s; what is live stays if it may", shop.id, producer, day)
             ordered = connection.execute(select(plans).order_by(plans.c.valid_from, plans.c.version)).all()
-            left = (row for row in reversed(ordered) if _folder(root, row).is_dir() and _may_stay(connection, row))
+            left = (row for row in reversed(ordered) if _folder(root, row).is_dir() and may_stay(row))
             live = next(left, None)
             if live is None:
                 (root / CURRENT).unlink(missing_ok=True)
@@ -72,7 +73,7 @@ def publish(shop: Shop, day: date, producer: str = PRODUCER) -> Path:
         folder = _folder(root, plan)
         ordered = connection.execute(select(plans).order_by(plans.c.valid_from, plans.c.version)).all()
         there = [row for row in ordered if _folder(root, row) == folder or _folder(root, row).is_dir()]
-        live = next(row for row in reversed(there) if row.version == plan.version or _may_stay(connection, row))
+        live = next(row for row in reversed(there) if row.version == plan.version or may_stay(row))
     _write(folder, document, rows, served)
     _swap_current(root, live)
     audience.forget_superseded(root, (_folder(root, row) for row in there[max(0, there.index(live) - 1) :]))
@@ -89,15 +90,19 @@ def _allocations(connection: Connection, plan: Row[Any]) -> Sequence[Row[Any]]:
     ).all()
 
 
-def _may_stay(connection: Connection, plan: Row[Any]) -> bool:
-    """A plan that shows what was taken out since must not stay live; the one before it does, if it may."""
+def _may_stay(connection: Connection, shop: Shop, plan: Row[Any], day: date) -> bool:
+    """A plan that shows what was taken out since must not stay live; the one before it does, if it may.
+
+    Neither must one that shows what is over after ``day``, or blocked by then: where no newer plan was made, an old one
+    would go on.
+    """
     rows = _allocations(connection, plan)
-    refused = approvals.unapproved(connection, plan.day, (row.creative_id for row in rows))
+    now = max(plan.day, day)
+    refused = approvals.unapproved(connection, shop, now, (row.creative_id for row in rows))
     if refused:
         log.warning("plan %s cannot be live any more: %s", plan.version, _listed(refused))
-    skewed = {(row.placement, row.creative_id) for row in rows} & blocked_on(
-        known_blocks(connection, plan.day), plan.day
-    )
+    blocked = {one for known in {plan.day, now} for one in blocked_on(known_blocks(connection, known), known)}
+    skewed = blocked & {(row.placement, row.creative_id) for row in rows}
     if skewed:
         log.warning("plan %s cannot be live any more: fairness blocks %s", plan.version, sorted(skewed)[:5])
     return not refused and not skewed
@@ -113,7 +118,7 @@ def _check(connection: Connection, shop: Shop, plan: Row[Any], rows: Sequence[Ro
     command = "adjust" if plan.produced_by == PRODUCER else "publish-approved"
     again = f"run `adloom {command} --shop {shop.id} --day {plan.day}` to make it again from the facts"
     shown = {row.creative_id for row in rows}
-    refused = approvals.unapproved(connection, plan.day, shown)
+    refused = approvals.unapproved(connection, shop, plan.day, shown)
     if refused:
         raise GateFailed(f"{name} shows creatives that are not approved: {_listed(refused)}", again)
     changed = [path for files in files_of(connection, shown).values() for path in changed_files(shop, files)]
@@ -126,7 +131,7 @@ def _check(connection: Connection, shop: Shop, plan: Row[Any], rows: Sequence[Ro
     if kept_out := sorted({(row.placement, row.creative_id) for row in rows} & blocked):
         placement, creative_id = kept_out[0]
         raise GateFailed(f"{name} shows {creative_id} in {placement}, where fairness blocks it", again)
-    decisions = approvals.Decisions(connection)
+    decisions = approvals.Decisions(connection, shop)
     for row in rows:
         if row.segment_id == NOT_PERSONALISED and not decisions.fits(row.segment_id, row.creative_id):
             raise GateFailed(f"{name} shows {row.creative_id} to users who are not personalised", again)
@@ -205,7 +210,7 @@ def _document(connection: Connection, shop: Shop, plan: Row[Any], rows: Sequence
     for row in rows:
         segments = policies.setdefault(row.policy_id, {})
         segments.setdefault(row.segment_id, {}).setdefault(row.placement, {})[row.creative_id] = row.share
-    ours = _ours(connection, {row.creative_id for row in rows})
+    ours = _ours(connection, shop, plan.day, {row.creative_id for row in rows})
     return {
         "format": FORMAT,
         "shop": shop.id,
@@ -238,9 +243,10 @@ def _document(connection: Connection, shop: Shop, plan: Row[Any], rows: Sequence
     }
 
 
-def _ours(connection: Connection, shown: set[str]) -> dict[str, dict[str, Any]]:
+def _ours(connection: Connection, shop: Shop, day: date, shown: set[str]) -> dict[str, dict[str, Any]]:
     """creative_id → what is to be shown, of those that were made here; the others the ad server knows itself."""
-    contents = approvals.contents(connection)
+    decisions = approvals.Decisions(connection, shop)
+    contents = decisions.contents
     files = files_of(connection, shown)
     creatives = ledger.creatives
     found = {}
@@ -260,6 +266,7 @@ def _ours(connection: Connection, shown: set[str]) -> dict[str, dict[str, Any]]:
             "personalised": contents[row.creative_id].is_personalised,
             "item_id": row.item_id,
             "campaign_id": row.campaign_id,
+            "last_day": next((one.on.isoformat() for one in decisions.endings(row.creative_id, day)), None),
             **copy.model_dump(mode="json"),
             "ai_label": labels.text_label(row.language),
             "text": labels.labelled_text(copy, row.language),

@@ -1,8 +1,9 @@
 """Exports without the visible AI label: only on request, and only after who, why and when are written down.
 
 The labelling measures (Art. 9) let a producer hand out content without its explicit label to somebody who asks for it
-and answers for the label from then on; the log of it is kept for at least six months. The implicit label, in the file's
-metadata, stays. A picture is composed again without the label; nothing that carries one is ever painted over.
+and answers for the label from then on; the log of it must be kept for six months and is kept as long as a dossier. The
+implicit label, in the file's metadata, stays. A picture is composed again without the label; nothing that carries one
+is ever painted over.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import tempfile
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,10 @@ from adloom.errors import AdloomError, UsageError
 from adloom.publishing import labels
 from adloom.shop import Shop
 from adloom.warehouse import ledger
+from adloom.window import years_later
 
 COPY = "copy"
 """The format of the ad text alone."""
-KEPT_DAYS = 365
-"""The log must be kept for six months; a year outlives every question about it."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Export:
     by: str
     reason: str
     day: date
+    keep_until: date
+    """the log; longer where the creative still runs (`adloom.privacy.retention`)"""
     content: bytes
 
     @property
@@ -75,7 +77,8 @@ def prepare(
         content = _text(row).encode("utf-8")
     else:
         content = _picture(connection, shop, creative_id, format_name)
-    return Export(creative_id, format_name, target, by.strip(), reason.strip(), day, content)
+    kept = years_later(day, shop.retention.dossier_years)
+    return Export(creative_id, format_name, target, by.strip(), reason.strip(), day, kept, content)
 
 
 def record(connection: Connection, export: Export, at: datetime) -> str:
@@ -91,7 +94,7 @@ def record(connection: Connection, export: Export, at: datetime) -> str:
         "reason": export.reason,
         "file_name": export.target.name,
         "digest": export.digest,
-        "keep_until": export.day + timedelta(days=KEPT_DAYS),
+        "keep_until": export.keep_until,
         "exported_at": at,
     }
     ledger.replace_rows(connection, ledger.label_free_exports, {"export_id": export_id}, [row])

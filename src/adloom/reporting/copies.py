@@ -95,8 +95,7 @@ def copies_of(facts: Facts, thumbnails: Maker = lambda assets: NOTHING) -> Copie
             if any(scenario == name for scenario, _ in shown)
         ],
         refused=[
-            (row.scenario, row.language, _title(_brief(row), row.item_id), row.refused_reason or "")
-            for row in lacking[:MOST_REASONS]
+            (row.scenario, row.language, title_of(row), row.refused_reason or "") for row in lacking[:MOST_REASONS]
         ],
         refused_briefs=facts.refused_briefs[:MOST_REASONS],
         models=sorted({row.model_id for row in facts.copies}),
@@ -130,7 +129,7 @@ def _card(row: Record, findings: Sequence[Record]) -> Card:
         creative_id=row.creative_id,
         language=row.language,
         channel=row.channel,
-        item=_title(brief, row.item_id),
+        item=title_of(row),
         segment=brief.get("segment_words") or "",
         offer=(brief.get("offer") or {}).get("text", ""),
         event=(brief.get("event") or {}).get("title", ""),
@@ -146,5 +145,6 @@ def _brief(row: Record) -> dict[str, Any]:
     return dict(json.loads(row.content)) if row.content else {}
 
 
-def _title(brief: dict[str, Any], item_id: str) -> str:
-    return str((brief.get("item") or {}).get("title") or item_id)
+def title_of(row: Record) -> str:
+    """The item's title as the brief of the row's copy has it; its id where the brief is gone."""
+    return str((_brief(row).get("item") or {}).get("title") or row.item_id)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, column, func, select, table
+from sqlalchemy import Connection, Row, Table, and_, column, func, select, table
 
 from adloom.shop import Shop
 from adloom.strategy import approvals
@@ -57,6 +57,23 @@ class Facts:
     assets: Sequence[Record]
     """their finished images and videos"""
     refused_briefs: Sequence[Record]
+    directives: Sequence[Record]
+    """what the day's copy was asked for, and why"""
+    waiting: frozenset[str]
+    """creatives of the day that nobody has decided about and no review blocks"""
+    stopped: Sequence[Record]
+    """findings in candidates that were never chosen, with what their briefs say; a row per finding"""
+    stopped_counts: Mapping[str, int]
+    """rule → candidates that it stopped first, most first"""
+    retired: Sequence[Record]
+    """creatives that are over with tomorrow's plan, and why"""
+    allocation_blocks: Sequence[Record]
+    fatigue: Sequence[Record]
+    """the surest decline first"""
+    account: Record | None
+    counterfactuals: Sequence[Record]
+    last_audit: date | None
+    """the last day up to this one whose copy was compared across groups"""
     has_conversions: bool
     rejected_rows: int
     invalid_impressions: int
@@ -89,6 +106,7 @@ def read(connection: Connection, shop: Shop, day: date) -> Facts:
     plan = connection.execute(
         select(ledger.plans).where(ledger.plans.c.day == day).order_by(ledger.plans.c.version.desc()).limit(1)
     ).one_or_none()
+    decisions = approvals.Decisions(connection)
     decided = select(ledger.approvals.c.creative_id).where(ledger.approvals.c.decided_on <= day).distinct()
     creatives = frozenset(connection.scalars(decided))
     quality, files = ledger.quality_results, ledger.landing_files
@@ -110,7 +128,7 @@ def read(connection: Connection, shop: Shop, day: date) -> Facts:
         plan=plan,
         allocations=[] if plan is None else _allocations(connection, plan.plan_id),
         creatives=len(creatives),
-        approved=len(creatives & approvals.approved(connection, day)),
+        approved=len(creatives & decisions.approved(day)),
         quality=connection.execute(
             select(quality)
             .where(quality.c.day.between(first, day))
@@ -144,6 +162,30 @@ def read(connection: Connection, shop: Shop, day: date) -> Facts:
                 ledger.refused_briefs.c.briefs.desc(), ledger.refused_briefs.c.reason, ledger.refused_briefs.c.subject
             )
         ).all(),
+        directives=_of_day(connection, ledger.directives, day, "position"),
+        waiting=frozenset(
+            creative_id
+            for creative_id, content in decisions.contents.items()
+            if content.day == day
+            and not content.refusal
+            and decisions.standing(creative_id, day, as_of_day=True) is None
+        ),
+        stopped=_stopped(connection, day),
+        stopped_counts=_stopped_counts(connection, day),
+        retired=_of_day(connection, ledger.retirements, day, "creative_id"),
+        allocation_blocks=_of_day(connection, ledger.allocation_blocks, day, "placement", "creative_id"),
+        fatigue=connection.execute(
+            select(ledger.fatigue)
+            .where(ledger.fatigue.c.day == day)
+            .order_by(ledger.fatigue.c.decline_low.desc().nulls_last(), ledger.fatigue.c.creative_id)
+        ).all(),
+        account=next(iter(_of_day(connection, ledger.account_similarity, day)), None),
+        counterfactuals=_of_day(
+            connection, ledger.counterfactuals, day, "brief_id", "trait", "first", "second", "what"
+        ),
+        last_audit=connection.scalar(
+            select(func.max(ledger.counterfactuals.c.day)).where(ledger.counterfactuals.c.day <= day)
+        ),
         has_conversions=bool(_sum(connection, _daily.c.conversions, _daily.c.known_date <= day)),
         rejected_rows=_sum(connection, files.c.rows_rejected, files.c.known_date.between(first, day)),
         invalid_impressions=_sum(
@@ -175,6 +217,30 @@ def _copies(connection: Connection, day: date) -> Sequence[Record]:
         .where(made.c.day == day)
         .order_by(*place, made.c.brief_id, made.c.variant)
     ).all()
+
+
+def _stopped(connection: Connection, day: date) -> Sequence[Record]:
+    thrown, briefs = ledger.stopped_copies, ledger.briefs
+    own_brief = and_(briefs.c.day == thrown.c.day, briefs.c.brief_id == thrown.c.brief_id)
+    place = [briefs.c.position, thrown.c.brief_id, thrown.c.position]
+    return connection.execute(
+        select(thrown, briefs.c.content)
+        .select_from(thrown.outerjoin(briefs, own_brief))
+        .where(thrown.c.day == day)
+        .order_by(*place, thrown.c.rule_id, thrown.c.part, thrown.c.span)
+    ).all()
+
+
+def _stopped_counts(connection: Connection, day: date) -> dict[str, int]:
+    t = ledger.stopped_counts.c
+    candidates = func.sum(t.candidates)
+    query = select(t.rule_id, candidates).where(t.day == day).group_by(t.rule_id)
+    found = connection.execute(query.order_by(candidates.desc(), t.rule_id)).all()
+    return {rule_id: int(count) for rule_id, count in found}
+
+
+def _of_day(connection: Connection, of: Table, day: date, *order: str) -> Sequence[Record]:
+    return connection.execute(select(of).where(of.c.day == day).order_by(*(of.c[name] for name in order))).all()
 
 
 def _sum(connection: Connection, quantity: Any, *where: Any) -> int:

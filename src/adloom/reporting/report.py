@@ -23,6 +23,7 @@ from adloom.reporting.charts import Estimate, Panel, Series
 from adloom.reporting.copies import Copies, copies_of
 from adloom.reporting.facts import WINDOW_DAYS, Facts, Record, read
 from adloom.reporting.snapshots import open_snapshot
+from adloom.reporting.stopped import stopped_of
 from adloom.reporting.words import Words
 from adloom.shop import Shop
 from adloom.simulation.pictures import CREDIT
@@ -106,6 +107,7 @@ def render(shop: Shop, facts: Facts) -> str:
         copies=copies,
         pictures_credit=CREDIT if shop.source.kind == "sample_shop" else "",
         copies_counts=None if copies is None else _copies_counts(copies, say),
+        stopped=stopped_of(facts, shop),
     )
 
 
@@ -239,6 +241,7 @@ def _summary(shop: Shop, facts: Facts, say: Words) -> Summary:
     _say_what_is_open(summary, facts, say)
     _say_quality(summary, facts, say)
     _say_tomorrow(summary, facts, say)
+    _say_retired(summary, facts, say)
     return summary
 
 
@@ -332,6 +335,14 @@ def _say_tomorrow(summary: Summary, facts: Facts, say: Words) -> None:
     summary.tomorrow.extend(
         _first(say("at_place", place=_place(one), sentence=one.sentence) for one in moved if one.sentence)
     )
+
+
+def _say_retired(summary: Summary, facts: Facts, say: Words) -> None:
+    """Creatives of ours that leave the plan because what they speak of is over."""
+    shown = _first(one.sentence for one in facts.retired)
+    summary.tomorrow.extend(say("retired", sentence=sentence) for sentence in shown)
+    if left_out := len(facts.retired) - len(shown):
+        summary.tomorrow.append(say("retired_more", count=left_out))
 
 
 def _place(move: Record) -> str:

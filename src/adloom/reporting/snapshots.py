@@ -31,7 +31,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.pool import StaticPool
 
-from adloom.errors import AdloomError, UsageError
+from adloom.errors import AdloomError, Busy, UsageError
 from adloom.settings import settings
 from adloom.shop import Shop
 from adloom.warehouse import ledger
@@ -81,9 +81,8 @@ def publish(shop: Shop, day: date) -> Path:
                 tables = {name: _write(connection, root, name) for name in _tables(connection, shop)}
             return _swap(root, day, tables, before)
     except Timeout as error:
-        raise AdloomError(
-            f"another process is publishing the snapshots of {shop.id}",
-            "wait for it or raise ADLOOM_LOCK_TIMEOUT_SECONDS",
+        raise Busy(
+            f"another process is publishing the snapshots of {shop.id}", "; ADLOOM_LOCK_TIMEOUT_SECONDS waits longer"
         ) from error
 
 

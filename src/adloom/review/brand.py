@@ -18,8 +18,9 @@ from adloom.rule import MessageRule
 from adloom.shop import Shop
 
 SOURCE = "the shop's brand rules"
+EXCLUSION = "brand.exclusion"
 REASONS = {
-    "brand.exclusion": {"zh": "品牌不用的词", "en": "a word that this brand does not use"},
+    EXCLUSION: {"zh": "品牌不用的词", "en": "a word that this brand does not use"},
     "brand.competitor": {"zh": "提到竞争对手", "en": "names a competitor"},
 }
 
@@ -31,7 +32,7 @@ def off_brand(copy: Copy, brief: Brief, shop: Shop) -> list[Finding]:
     found: list[Finding] = []
     for part, text in parts_of(copy):
         reading = Reading(text, brief.language, {})
-        found += _words(reading, part, "brand.exclusion", tuple(excluded), version)
+        found += _words(reading, part, EXCLUSION, tuple(excluded), version)
         found += _words(reading, part, "brand.competitor", shop.review.competitors, version)
     for rule in shop.review.messages:
         if applies(rule, brief):

@@ -61,15 +61,22 @@ class Evidence:
         return self.prices[max(self.prices)] if self.prices else None
 
     def before_reduction(self, days: int) -> list[float]:
-        """Prices of the ``days`` before the price of now was first asked; the last one before, if that is older."""
+        """Prices of the ``days`` before the price of now was first asked.
+
+        On a day of which nothing was delivered an item costs what was last said before: so a price that is older than
+        these days counts, too, if nothing is known of the first of them.
+        """
         if not self.prices:
             return []
         known = sorted(self.prices, reverse=True)
         first = next((later for later, one in pairwise(known) if self.prices[one] != self.price), None)
         if first is None:
             return []
-        before = [self.prices[one] for one in known if first - timedelta(days=days) <= one < first]
-        return before or [self.prices[max(one for one in known if one < first)]]
+        begins = first - timedelta(days=days)
+        before = [one for one in known if begins <= one < first]
+        if begins not in self.prices:
+            before += [one for one in known if one < begins][:1]
+        return [self.prices[one] for one in before]
 
     def last_days(self, days: int) -> list[float]:
         """Prices of the last ``days``; empty where they are not known for nearly all of them."""

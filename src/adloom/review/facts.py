@@ -32,7 +32,7 @@ class Rule:
 
     id: str
     severity: Severity
-    reason: str
+    reason: Mapping[Language, str]
     source: str
 
 
@@ -352,7 +352,9 @@ def _find(text: str, part: Part, known: Facts, language: Language) -> Iterator[F
         claims += look(normal.text, known, language)
     for rule_id, start, end in sorted(claims, key=lambda claim: (claim[1], claim[2], claim[0])):
         rule = rules()[rule_id]
-        yield Finding(rule_id, part, normal.span(start, end), rule.severity, rule.reason, start=_origin(normal, start))
+        yield Finding(
+            rule_id, part, normal.span(start, end), rule.severity, rule.reason[language], start=_origin(normal, start)
+        )
 
 
 def _origin(normal: Plain, place: int) -> int:

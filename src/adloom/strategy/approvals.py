@@ -11,12 +11,13 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, select, text
 
 from adloom.creative import ALL, NOT_PERSONALISED, content_hash
+from adloom.shop import Shop
 from adloom.warehouse import ledger
 
 MADE_ELSEWHERE = ""
@@ -25,6 +26,20 @@ PERSON, POLICY, TIMEOUT, EXTERNAL = "person", "policy", "timeout", "external"
 APPROVED, REJECTED = "approved", "rejected"
 _WEIGHT = {PERSON: 2, TIMEOUT: 1}
 """A person's word outranks that nobody answered, which outranks what was never asked."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The last day on which what a creative speaks of is true."""
+
+    what: str
+    """offer (as its brief states it) | campaign (as the shop has delivered it since) | event"""
+    subject: str
+    """id of the campaign or event"""
+    on: date
+
+    def __str__(self) -> str:
+        return f"{'the event' if self.what == 'event' else f'its {self.what}'} ended on {self.on}"
 
 
 @dataclass(frozen=True)
@@ -44,7 +59,10 @@ class Content:
     """written from what a segment's users did; not for those who are not personalised"""
     starts_on: date | None
     """of the offer it speaks of; nobody is shown it before"""
-    ends_on: date | None
+    endings: tuple[Ending, ...]
+    """of the offer and the event it speaks of, as the brief states them"""
+    campaign_id: str | None
+    event_id: str | None
     refusal: str
     """why it must not be shown at all; empty: nothing is against it"""
 
@@ -65,6 +83,7 @@ def contents(connection: Connection) -> dict[str, Content]:
     for row in connection.execute(query.where(creatives.c.headline.is_not(None))):
         brief: Mapping[str, Any] = json.loads(row.content) if row.content else {}
         offer: Mapping[str, Any] = brief.get("offer") or {}
+        event: Mapping[str, Any] = brief.get("event") or {}
         now = content_hash(row.creative_hash, digests.get(row.creative_id, ()))
         refusal = blocking.get((row.creative_id, row.creative_hash)) or blocking.get((row.creative_id, now)) or ""
         if ("creative", row.creative_id) in erased or ("item", row.item_id) in erased:
@@ -82,7 +101,13 @@ def contents(connection: Connection) -> dict[str, Content]:
             segment_id=row.segment_id,
             is_personalised=is_personalised,
             starts_on=_day(offer.get("starts_on")),
-            ends_on=_day(offer.get("ends_on")),
+            endings=tuple(
+                Ending(what, subject or "", date.fromisoformat(said["ends_on"]))
+                for what, subject, said in (("offer", row.campaign_id, offer), ("event", row.event_id, event))
+                if said.get("ends_on")
+            ),
+            campaign_id=row.campaign_id,
+            event_id=row.event_id,
             refusal=refusal,
         )
     return found
@@ -100,11 +125,35 @@ def _day(said: str | None) -> date | None:
     return date.fromisoformat(said) if said else None
 
 
+_DELIVERED = {
+    "campaign": ("stg_landing__campaigns", "campaign_id"),
+    "event": ("stg_landing__hot_events", "event_id"),
+}
+
+
+def _delivered(connection: Connection, shop: Shop) -> dict[tuple[str, str], list[tuple[date, date | None]]]:
+    """(campaign | event, its id) → (known_date, its last day as delivered then), ascending; empty without landing."""
+    found: dict[tuple[str, str], list[tuple[date, date | None]]] = defaultdict(list)
+    for what, (table, key) in _DELIVERED.items():
+        if not connection.dialect.has_table(connection, table, schema="staging"):
+            continue
+        stated = f"select {key}, known_date, ends_at from staging.{table} "  # noqa: S608 - names of this module
+        for subject, known_date, ends_at in connection.execute(
+            text(stated + "order by known_date, source_file, source_line")
+        ):
+            # Staged times are UTC; an end at midnight is the end of the day before.
+            last = None if ends_at is None else ends_at.replace(tzinfo=UTC) - timedelta(microseconds=1)
+            found[what, subject].append((known_date, None if last is None else last.astimezone(shop.zone).date()))
+    return found
+
+
 class Decisions:
     """Every decision and every creative of ours, read once; answers for any day."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, shop: Shop | None = None) -> None:
+        """``shop``: to know, too, what the shop has said since about when campaigns and events end."""
         self.contents = contents(connection)
+        self._delivered = {} if shop is None else _delivered(connection, shop)
         self._words: dict[str, list[Row[Any]]] = defaultdict(list)
         self._by_content: dict[str, list[Row[Any]]] = defaultdict(list)
         for row in connection.execute(select(ledger.approvals)):
@@ -159,7 +208,39 @@ class Decisions:
             return "its content changed after the decision" if ours and self._words.get(creative_id) else "undecided"
         if word.decision != APPROVED:
             return f"{word.decision} by {word.decided_by or word.origin}"
-        return "" if ours is None else ours.refusal or _out_of_time(ours, day)
+        return "" if ours is None else ours.refusal or self._out_of_time(ours, day)
+
+    def _out_of_time(self, content: Content, day: date) -> str:
+        """Why tomorrow is no day for it; empty: it is one."""
+        if content.day > day:
+            return f"made on {content.day} only"
+        if content.starts_on is not None and day + timedelta(days=1) < content.starts_on:
+            return f"its offer begins on {content.starts_on}"
+        return str(self.ending(content.creative_id, day) or "")
+
+    def endings(self, creative_id: str, day: date) -> list[Ending]:
+        """When what the creative speaks of ends, as known by the end of ``day``; the earliest first.
+
+        A brief's dates are what its copy promises; a campaign or event that the shop has cut short since ends sooner.
+        """
+        ours = self.contents.get(creative_id)
+        if ours is None:
+            return []
+        found = list(ours.endings)
+        for what, subject in (("campaign", ours.campaign_id), ("event", ours.event_id)):
+            told = [last for known, last in self._delivered.get((what, subject or ""), ()) if known <= day]
+            if told and told[-1] is not None:
+                found.append(Ending(what, subject or "", told[-1]))
+        return sorted(found, key=lambda one: one.on)
+
+    def ending(self, creative_id: str, day: date) -> Ending | None:
+        """Why the creative is over for plans made on ``day``; None: it is not."""
+        return next((one for one in self.endings(creative_id, day) if one.on <= day), None)
+
+    def is_over(self, creative_id: str, day: date) -> bool:
+        """Is that it is over all that keeps the creative out of plans made on ``day``?"""
+        ending = self.ending(creative_id, day)
+        return ending is not None and self.refusal(creative_id, day) == str(ending)
 
     def approved(self, day: date, *, as_of_day: bool = False) -> frozenset[str]:
         """Creatives that a plan made on ``day`` may show."""
@@ -169,18 +250,6 @@ class Decisions:
         """May this segment be shown the creative? One of ours was written for a segment, or for everybody."""
         ours = self.contents.get(creative_id)
         return ours is None or ours.segment_id == segment_id or not ours.is_personalised
-
-
-def _out_of_time(content: Content, day: date) -> str:
-    """Why tomorrow is no day for it; empty: it is one."""
-    tomorrow = day + timedelta(days=1)
-    if content.day > day:
-        return f"made on {content.day} only"
-    if content.starts_on is not None and tomorrow < content.starts_on:
-        return f"its offer begins on {content.starts_on}"
-    if content.ends_on is not None and tomorrow > content.ends_on:
-        return f"its offer ended on {content.ends_on}"
-    return ""
 
 
 def _rank(row: Row[Any]) -> tuple[int, date, datetime, bool]:
@@ -234,13 +303,13 @@ def record_external(connection: Connection, day: date) -> None:
         connection.execute(approvals.insert(), rows)
 
 
-def approved(connection: Connection, day: date, *, as_of_day: bool = False) -> frozenset[str]:
+def approved(connection: Connection, shop: Shop, day: date, *, as_of_day: bool = False) -> frozenset[str]:
     """Creatives that a plan made for the day after ``day`` may show; see `Decisions`."""
-    return Decisions(connection).approved(day, as_of_day=as_of_day)
+    return Decisions(connection, shop).approved(day, as_of_day=as_of_day)
 
 
-def unapproved(connection: Connection, day: date, creatives: Iterable[str]) -> dict[str, str]:
+def unapproved(connection: Connection, shop: Shop, day: date, creatives: Iterable[str]) -> dict[str, str]:
     """Those of ``creatives`` that a plan of ``day`` must not show, by id: why not."""
-    decisions = Decisions(connection)
+    decisions = Decisions(connection, shop)
     reasons = {one: decisions.refusal(one, day) for one in sorted(set(creatives))}
     return {one: reason for one, reason in reasons.items() if reason}

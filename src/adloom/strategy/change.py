@@ -75,7 +75,7 @@ def judge(connection: Connection, shop: Shop, change: AlgorithmChange) -> Judgem
     """
     eve = change.valid_from - timedelta(days=1)
     # A creative that a person takes out later must not turn the decision over.
-    approved = approvals.approved(connection, eve, as_of_day=True)
+    approved = approvals.approved(connection, shop, eve, as_of_day=True)
     cells = Evidence(connection, eve, 0).cells(eve, approved, shop.evaluation.completeness_threshold)
     old, new = (_targets(cells, algorithm) for algorithm in (change.before, shop.strategy.algorithm))
     if all(np.allclose(old[key], new[key], rtol=0, atol=1e-6) for key in old):

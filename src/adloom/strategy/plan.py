@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import cached_property
 from typing import Any
@@ -22,7 +22,7 @@ import numpy as np
 from sqlalchemy import Connection, Row, select
 
 from adloom.shop import Shop
-from adloom.strategy import approvals, fatigue, fresh, holdout, wording
+from adloom.strategy import approvals, directives, fatigue, fresh, holdout, wording
 from adloom.strategy.allocation import (
     UNITS,
     floor_share,
@@ -66,16 +66,20 @@ class PlanSummary:
     """Why a change of algorithm was or was not made; empty where none is due."""
     blocked: tuple[str, ...] = ()
     """Why approved creatives were left out of a placement: a sentence each."""
+    retired: tuple[str, ...] = ()
+    """Creatives that are over with this plan, and why: a sentence each."""
+    directives: tuple[str, ...] = ()
+    """What new copy is asked for and why, or that nothing is."""
 
     def __str__(self) -> str:
         if self.plan_id is None:
             none = f"no plan for {self.valid_from}: no approved creative has had an impression yet"
-            return "\n".join((none, *self.blocked)) if self.blocked else none
+            return "\n".join((none, *self.blocked, *(f"retired: {sentence}" for sentence in self.retired)))
         lines = [f"plan {self.version} for {self.valid_from}: {self.creatives} creatives, {self.placements} placements"]
         lines += [f"left out, not approved: {', '.join(self.left_out)}"] if self.left_out else []
         lines += [self.gate] if self.gate else []
-        lines += self.blocked
-        return "\n".join((*lines, *self.changes))
+        lines += [*self.blocked, *(f"retired: {sentence}" for sentence in self.retired)]
+        return "\n".join((*lines, *self.changes, *self.directives))
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ class Strategy:
         self.evidence = Evidence(connection, day, back)
         self.blocks = known_blocks(connection, day)
         days = (day - timedelta(days=days) for days in range(back + 1))
-        decisions = approvals.Decisions(connection)
+        self.decisions = decisions = approvals.Decisions(connection, shop)
         self.approved = {earlier: decisions.approved(earlier) for earlier in days}
         self.fits = decisions.fits
         until = day - timedelta(days=1) if made_until is None else made_until
@@ -187,7 +191,19 @@ class Strategy:
     @property
     def left_out(self) -> tuple[str, ...]:
         """Creatives with traffic that may be in no plan, because they are not approved."""
-        return tuple(sorted(self.evidence.active_creatives(self.day) - self.approved[self.day]))
+        out = self.evidence.active_creatives(self.day) - self.approved[self.day]
+        return tuple(sorted(one for one in out if not self.decisions.is_over(one, self.day)))
+
+    def retirement_rows(self) -> list[dict[str, Any]]:
+        """Rows of ``adloom.retirements``: what the plan before could show and what it speaks of is over."""
+        rows = []
+        for creative_id in sorted(self.approved[self.day - timedelta(days=1)] - self.approved[self.day]):
+            ending = self.decisions.ending(creative_id, self.day)
+            if ending is not None:
+                sentence = wording.retired_sentence(creative_id, ending, self.shop.language)
+                row = {"day": self.day, "creative_id": creative_id, "ended": ending.what, "subject": ending.subject}
+                rows.append(row | {"ended_on": ending.on, "sentence": sentence})
+        return rows
 
     @property
     def blocked(self) -> tuple[str, ...]:
@@ -316,12 +332,13 @@ def live_plan(connection: Connection, day: date) -> Row[Any] | None:
     ).one_or_none()
 
 
-def adjust(shop: Shop, day: date) -> PlanSummary:
+def adjust(shop: Shop, day: date, carried: directives.Carried = directives.literally) -> PlanSummary:
     """Decide tomorrow's shares and store them with their evidence, replacing what an earlier run of ``day`` stored.
 
     Reads marts with known_date ≤ ``day`` and the approvals; writes approvals of origin external, posteriors, plans,
-    allocations, holdout_lift and off_policy in one transaction. A day without facts gets the plan that the facts before
-    it support; a shop without any impression of an approved creative gets none.
+    allocations, holdout_lift, fatigue, directives and off_policy in one transaction. A day without facts gets the plan
+    that the facts before it support; a shop without any impression of an approved creative gets none. ``carried``: see
+    `directives`.
     """
     with warehouse(shop) as engine, engine.begin() as connection:
         approvals.record_external(connection, day)
@@ -332,9 +349,10 @@ def adjust(shop: Shop, day: date) -> PlanSummary:
         ledger.replace_rows(connection, ledger.posteriors, {"day": day}, strategy.posterior_rows())
         ledger.replace_rows(connection, ledger.holdout_lift, {"day": day}, holdout.lift_rows(connection, shop, day))
         fatigue.record(connection, shop, day)
+        asked = directives.record(connection, shop, day, carried, strategy.decisions)
         judged_changes = [*judged.rows(shop, day), *off_policy_rows(connection, shop, day)]
         ledger.replace_rows(connection, ledger.off_policy, {"day": day}, judged_changes)
-    return _summary(strategy, plan, rows, judged)
+    return replace(_summary(strategy, plan, rows, judged), directives=asked.sentences)
 
 
 def plan_with_new_creatives(shop: Shop, day: date) -> PlanSummary:
@@ -365,6 +383,7 @@ def _summary(
         changes=_largest_changes(rows),
         gate="" if judged.decision == "not_needed" else judged.sentence,
         blocked=strategy.blocked,
+        retired=tuple(row["sentence"] for row in strategy.retirement_rows()),
     )
 
 
@@ -398,6 +417,7 @@ def _replace_plan(
         ({"plan_id": plan["plan_id"]} | dict(row) for row in rows),
     )
     ledger.replace_rows(connection, plans, key, [plan] if rows else [])
+    ledger.replace_rows(connection, ledger.retirements, {"day": day}, strategy.retirement_rows())
     return plan if rows else None
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from adloom.strategy.approvals import Ending
+
 Language = Literal["zh", "en"]
 
 CLEAR = 0.6
@@ -110,6 +112,20 @@ def holdout_sentence(creative_id: str, share: float, language: Language) -> str:
     if language == "zh":
         return f"创意 {creative_id}：对照组 {percent(share)}，所有创意相同，作为衡量标准不随数据调整"
     return f"creative {creative_id}: {percent(share)} of the holdout, as every creative; the yardstick does not adapt"
+
+
+def ending_words(ending: Ending, language: Language) -> str:
+    """Why a creative is over: ``the event ended on 2024-03-09``."""
+    if language == "en":
+        return str(ending)
+    name = {"offer": "所宣传的优惠", "campaign": "所属活动", "event": "所借热点"}[ending.what]
+    return f"{name}已于 {ending.on} 结束"
+
+
+def retired_sentence(creative_id: str, ending: Ending, language: Language) -> str:
+    """Why a creative that ran is in no plan any more."""
+    why = ending_words(ending, language)
+    return f"创意 {creative_id}，{why}" if language == "zh" else f"creative {creative_id}, {why}"
 
 
 def entering_sentence(creative_id: str, share: float, language: Language, *, is_new: bool) -> str:

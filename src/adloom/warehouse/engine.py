@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_random
 
-from adloom.errors import AdloomError, UsageError
+from adloom.errors import Busy, UsageError
 from adloom.settings import settings
 from adloom.shop import Shop
 
@@ -62,9 +62,8 @@ def create_warehouse_engine(shop: Shop, *, read_only: bool = False) -> Engine:
                 with attempt:
                     return dialect.connect(*args, **kwargs)
         except RetryError as error:
-            raise AdloomError(
-                f"the warehouse of {shop.id} is in use by another process",
-                "wait for the other run or raise ADLOOM_LOCK_TIMEOUT_SECONDS",
+            raise Busy(
+                f"the warehouse of {shop.id} is in use by another process", "; ADLOOM_LOCK_TIMEOUT_SECONDS waits longer"
             ) from error
         return None
 

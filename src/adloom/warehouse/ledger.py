@@ -255,6 +255,17 @@ allocations = Table(
     Column("sentence", Text, comment="why it changed, for a marketer"),
 )
 
+retirements = Table(
+    "retirements",
+    metadata,
+    Column("day", Date, nullable=False, info=KEY, comment="the first day whose plan leaves the creative out"),
+    Column("creative_id", Text, nullable=False, info=KEY),
+    Column("ended", Text, nullable=False, comment="what is over: offer | campaign | event"),
+    Column("subject", Text, nullable=False, comment="its id"),
+    Column("ended_on", Date, nullable=False, comment="its last day, the shop's time"),
+    Column("sentence", Text, nullable=False),
+)
+
 holdout_lift = Table(
     "holdout_lift",
     metadata,
@@ -288,6 +299,25 @@ off_policy = Table(
     Column("difference_high", Double),
     Column("decision", Text, nullable=False, comment="passed | held | refused"),
     Column("sentence", Text, nullable=False),
+)
+
+directives = Table(
+    "directives",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("directive_id", Text, primary_key=True, comment="digest of scope and words"),
+    Column("position", Integer, nullable=False, comment="a person's first, then the surest"),
+    Column("kind", Text, nullable=False, comment="strategy | person"),
+    Column("language", Text, nullable=False, comment="of words, and of the briefs it is for"),
+    Column("scenario", Text, comment="as channel and segment_id: which briefs it is for; null: any"),
+    Column("channel", Text),
+    Column("segment_id", Text),
+    Column("category", Text, comment="only briefs whose item is of this category; null: any"),
+    Column("attribute", Text, comment="only briefs whose item has this attribute; null: any"),
+    Column("words", Text, nullable=False, comment="what a writer is asked for"),
+    Column("more_variants", Integer, nullable=False, comment="copies asked for beyond the shop's usual number"),
+    Column("why", Text, nullable=False, comment="in the shop's language, with counts and interval"),
+    Column("evidence", Text, nullable=False, comment="JSON: counts, interval, how many were compared; of a person: {}"),
 )
 
 briefs = Table(
@@ -394,6 +424,40 @@ reviews = Table(
     Column("span", Text, nullable=False, info=KEY, comment="the words it is about"),
     Column("severity", Text, nullable=False, comment="block | warn"),
     Column("reason", Text, nullable=False),
+)
+
+stopped_copies = Table(
+    "stopped_copies",
+    metadata,
+    Column("day", Date, nullable=False, info=KEY),
+    Column("brief_id", Text, nullable=False, info=KEY),
+    Column("position", Integer, nullable=False, info=KEY, comment="candidate of the brief, the likeliest is 0"),
+    Column("scenario", Text, nullable=False),
+    Column("language", Text, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("segment_id", Text, nullable=False),
+    Column("item_id", Text, nullable=False),
+    Column("headline", Text, nullable=False, comment="of a text that was thrown away: it was never a creative"),
+    Column("body", Text, nullable=False),
+    Column("call_to_action", Text, nullable=False),
+    Column("hashtags", Text, nullable=False, comment="JSON list"),
+    Column("model_id", Text, nullable=False),
+    Column("stopped_by", Text, nullable=False, comment="the rule that stopped it first: one of this candidate's rows"),
+    Column("rule_id", Text, nullable=False, info=KEY, comment="one row per finding, as in reviews"),
+    Column("rule_version", Text, nullable=False),
+    Column("part", Text, nullable=False, info=KEY),
+    Column("span", Text, nullable=False, info=KEY),
+    Column("severity", Text, nullable=False, comment="block | warn"),
+    Column("reason", Text, nullable=False),
+)
+
+stopped_counts = Table(
+    "stopped_counts",
+    metadata,
+    Column("day", Date, nullable=False, info=KEY),
+    Column("brief_id", Text, nullable=False, info=KEY),
+    Column("rule_id", Text, nullable=False, info=KEY, comment="the rule that stopped them first"),
+    Column("candidates", Integer, nullable=False, comment="all of them; stopped_copies keeps the texts of a few"),
 )
 
 label_free_exports = Table(
@@ -636,6 +700,7 @@ counterfactuals = Table(
     Column("difference_high", Double),
     Column("verdict", Text, nullable=False, comment="alike | differs | needs_more"),
     Column("sentence", Text, nullable=False),
+    Column("model_id", Text, comment="which model wrote both sides"),
 )
 
 
