@@ -50,7 +50,7 @@ from adloom.imagery import gan
 from adloom.imagery.conditions import Condition
 from adloom.imagery.runs import write_whole
 from adloom.imagery.sheets import sheet
-from adloom.imagery.training import GanSettings, PictureSet, class_folders, read_pictures, train
+from adloom.imagery.training import MANY_PICTURES, GanSettings, PictureSet, class_folders, read_pictures, train
 from adloom.settings import settings
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -331,7 +331,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, help="cap of the GAN's training, over all attempts")
     parser.add_argument("--steps", type=int, default=30_000)
     parser.add_argument("--width", type=int, default=48)
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, help="default 64, or 32 below 20,000 pictures")
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="NAME=VALUE", help="more of `GanSettings`, values as JSON"
     )
@@ -370,7 +370,8 @@ def _run(arguments: argparse.Namespace, work: Path) -> int:
         chosen_settings: dict[str, Any] = {
             "size": size,
             "width": arguments.width,
-            "batch_size": arguments.batch_size,
+            # Pictures a second hardly depend on it on a CPU: of few pictures, twice the steps are worth more.
+            "batch_size": arguments.batch_size or (32 if len(training.pictures) < MANY_PICTURES else 64),
             "max_steps": arguments.steps,
             "max_minutes": arguments.minutes,
         }
@@ -402,7 +403,7 @@ def _fewer(data: Labelled, each: int) -> Labelled:
 def _classifier(training: Labelled, epochs: int | None, path: Path, device: torch.device) -> Classifier:
     """The classifier in ``path``, or a fresh one that is then kept there."""
     if epochs is None:
-        epochs = 40 if len(training.pictures) < 20_000 else 6
+        epochs = 40 if len(training.pictures) < MANY_PICTURES else 6
     if path.is_file():
         _, channels, size, _ = training.pictures.shape
         model = Classifier(channels, size, len(training.names))

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from adloom.copywriting.starter import starter_pairs
 from adloom.creative import Brief, Copy, Language
 from adloom.errors import AdloomError, UsageError
+from adloom.imagery import composing
 from adloom.imagery.checking import check, failed
 from adloom.imagery.composing import Composed, compose, encode
 from adloom.imagery.formats import channel_images, formats, image_format
 from adloom.imagery.pictures import Picture
-from adloom.imagery.templates import templates
+from adloom.imagery.templates import body_size, missing, templates
 
 Made = Callable[[Language], tuple[Copy, Brief]]
 SQUARE = image_format("feed_1080x1080")
@@ -174,3 +177,65 @@ def test_a_file_too_large_for_its_channel_is_saved_with_lower_quality_or_refused
     assert quality < 92
     with pytest.raises(AdloomError, match="its channel takes 50,000"):
         encode(noise, 50_000)
+
+
+# --- long copies ----------------------------------------------------------------------------------------------------
+
+
+def test_bodies_within_their_channels_limits_are_shown_whole_in_every_design_that_has_one() -> None:
+    """Every 20th copy of the starter corpus; text alone is measured, nothing painted."""
+    counts: dict[tuple[str, str, str], list[int]] = {}
+    for language in ("zh", "en"):
+        for pair in starter_pairs(language)[::20]:
+            words = composing._words(pair.copy_, pair.brief, LABEL[language])
+            for size, design in product(channel_images(pair.brief.channel).formats, templates().values()):
+                layouts = [one for one in (design.layouts.get(size.shape), design.roomy.get(size.shape)) if one]
+                if missing(design, pair.brief) or not body_size(layouts[0]):
+                    continue
+                plans = [composing._measured(design, one, words, size) for one in layouts]
+                shown = counts.setdefault((language, size.name, design.id), [0, 0])
+                shown[0] += any(not one.left_out for one in plans)
+                shown[1] += 1
+    assert len(counts) >= 28
+    few = {key: value for key, value in counts.items() if value[0] < 0.85 * value[1]}
+    assert not few
+
+
+def test_a_long_body_gets_more_room_and_the_product_stays_large(
+    banner_copy: Made, pictures: dict[str, Picture]
+) -> None:
+    copy, brief = banner_copy("zh")
+    long = copy.model_copy(update={"body": "六枚装，莲蓉与豆沙各三枚，外盒可以当作首饰盒。" * 4})
+    usual, roomy = (compose(one, brief, pictures["backdrop"], SQUARE, "card", label="AI生成") for one in (copy, long))
+    assert roomy.left_out == ()
+    assert "".join(one.text for one in roomy.of("body")) == long.body
+    assert min(one.size for one in roomy.of("body")) >= 0.027 * 1080
+    assert _share(usual) > _share(roomy) >= 0.05
+
+
+def test_a_design_that_has_no_room_for_the_body_gives_way_to_one_that_has(
+    banner_copy: Made, pictures: dict[str, Picture]
+) -> None:
+    copy, brief = banner_copy("zh")
+    story = image_format("story_1080x1920")
+    plain = _brief(brief, offer=None, scenario="recommendation")
+    for number in range(6):
+        long = copy.model_copy(
+            update={"headline": f"第{number}种甜", "body": "外盒可以当首饰盒，莲蓉与豆沙各三枚。" * 8}
+        )
+        assert compose(long, plain, pictures["backdrop"], story, label="AI生成").left_out == ()
+
+
+def _share(composed: Composed) -> float:
+    left, top, right, bottom = composed.subject
+    return (right - left) * (bottom - top) / (composed.format.width * composed.format.height)
+
+
+def test_hashtags_belong_to_the_posts_text_and_not_to_the_picture(
+    banner_copy: Made, pictures: dict[str, Picture]
+) -> None:
+    copy, brief = banner_copy("zh")
+    tagged = copy.model_copy(update={"hashtags": ("中秋礼盒", "月饼")})
+    said = _said(compose(tagged, brief, pictures["cut_out"], SQUARE, "split", label="AI生成"))
+    assert "#" not in said
+    assert "中秋礼盒" not in said

@@ -20,7 +20,7 @@ FIELDS = ("category", "style", "age_band", "gender")
 
 
 class Condition(_Row):
-    """What to show (category, style) and for whom (age band, gender, interests). Empty: anything, anybody."""
+    """What to show (category, style) and for whom (age band, gender, interests). Empty: unknown, anybody."""
 
     category: str
     style: str = ""
@@ -69,7 +69,7 @@ def refuse_minors(conditions: Iterable[Condition]) -> None:
 
 
 class ConditionSpace(BaseModel):
-    """The words that a generator knows, each a number; number 0 of every field stands for anything."""
+    """The words that a generator knows, each a number; number 0 of a field stands for unknown and is taught, too."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -92,25 +92,26 @@ class ConditionSpace(BaseModel):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """How many numbers each of `FIELDS` has, the 0 for anything included."""
+        """How many numbers each of `FIELDS` has, the 0 for unknown included."""
         return tuple(len(getattr(self, name)) + 1 for name in FIELDS)
 
     def numbers(self, condition: Condition) -> tuple[list[int], list[float]]:
-        """(a number per field, a 0 or 1 per interest). A category nobody taught is an error, anything else is 0."""
+        """(a number per field, a 0 or 1 per interest). A category nobody taught is an error, anything else is unknown.
+
+        A category or an interest that is narrower than those known counts as the one around it.
+        """
         found = []
         for name in FIELDS:
             words, word = getattr(self, name), getattr(condition, name)
             if name == "category":
                 word = self._known_category(word)
             found.append(words.index(word) + 1 if word in words else 0)
-        liked = set(condition.interests)
+        liked = {around(one, self.interests) for one in condition.interests}
         return found, [float(one in liked) for one in self.interests]
 
     def _known_category(self, category: str) -> str:
         """The category itself, or the narrowest known one around it."""
-        path = category
-        while path and path not in self.category:
-            path = path.rpartition("/")[0]
+        path = around(category, self.category)
         if not path:
             known = ", ".join(self.category[:12]) + ("…" if len(self.category) > 12 else "")
             raise AdloomError(
@@ -118,3 +119,10 @@ class ConditionSpace(BaseModel):
                 "train it on pictures of that category, or let these items show their own photo",
             )
         return path
+
+
+def around(path: str, known: Sequence[str]) -> str:
+    """The category path itself, or the narrowest of ``known`` around it; empty where there is none."""
+    while path and path not in known:
+        path = path.rpartition("/")[0]
+    return path

@@ -30,7 +30,7 @@ LANGUAGE = "zh-Hans"
 """Picks the Simplified Chinese forms of a face that holds several regions' forms; Latin text is the same in all."""
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=120)  # two or three megabytes each; texts are set in about as many (`laying.on_grid`)
 def font(face: str, size: int) -> ImageFont.FreeTypeFont:
     """A face at a size in pixels; `AdloomError` names the package that is missing."""
     package, file = _FILES[face]

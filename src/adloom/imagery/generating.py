@@ -28,7 +28,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from adloom.creative import AI_LABEL, _Row, read_rows
-from adloom.errors import AdloomError, GateFailed
+from adloom.errors import AdloomError, Busy, GateFailed
 from adloom.imagery import handover
 from adloom.imagery.handover import VIDEO, DrawOrder, ImageOrder
 from adloom.imagery.pictures import GanPictures, NoPicture, Opened, OwnPhotos, Picture, PictureError, inside
@@ -154,8 +154,8 @@ class _Work:
                     progress.made(line.made)
             made = [one for order in orders for one in done[order.creative_id].made]
             progress.finish()
-        _write_shard(path, made, inputs)
-        partial.unlink()
+            _write_shard(path, made, inputs)
+            partial.unlink()
         return _counted(path, made, opened=sum(one.opened for one in self.sources.values()))
 
     def _open_sources(self, orders: Iterable[ImageOrder]) -> None:
@@ -468,7 +468,7 @@ class _Partial:
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._stream.close()
-            raise AdloomError(f"{self._path.name}: another process is writing it", "wait for it, or end it") from error
+            raise Busy(f"{self._path.name}: another process is writing it") from error
         content = self._stream.read()
         whole = content.rfind(b"\n") + 1 if content.startswith(self._head) else 0
         self._lines = content[len(self._head) : whole].splitlines()

@@ -20,8 +20,9 @@ from typing import Any
 from pydantic import ConfigDict, Field
 from sqlalchemy import Connection, and_, select, text
 
-from adloom.creative import NOT_PERSONALISED, Brief, Copy, _Row, read_rows, write_rows
+from adloom.creative import Brief, Copy, _Row, read_rows, write_rows
 from adloom.errors import AdloomError
+from adloom.imagery.catalogue import CatalogueItem, condition_of, read_items
 from adloom.imagery.conditions import Condition
 from adloom.imagery.pictures import drawn_name
 from adloom.review.similarity import TEXT_PARTS
@@ -205,35 +206,21 @@ def _write_shards(folder: Path, orders: Sequence[ImageOrder], size: int) -> list
 
 
 def _draw_orders(connection: Connection, day: date, orders: Sequence[ImageOrder]) -> list[DrawOrder]:
-    """One per item and segment, each with category, style and the segment's interests."""
+    """One per item and segment, in the words that the generator was taught (`catalogue.condition_of`)."""
     if not orders:
         return []
-    from adloom.imagery.palette import style_of
-
-    categories = _categories(connection, day)
+    items = {one.item_id: one for one in read_items(connection, day)}
     interests = _interests(connection, day)
     found: dict[str, DrawOrder] = {}
     for order in orders:
         brief, name = order.brief, drawn_name(order.brief)
         if name in found:
             continue
-        # Segments are made of interests, never of age or gender: these stay "anybody".
-        condition = Condition(
-            category=categories.get(brief.item.item_id) or brief.item.category,
-            style=style_of(brief.segment_words),
-            interests=() if brief.segment_id == NOT_PERSONALISED else interests.get(brief.segment_id, ()),
-        )
+        facts = brief.item
+        item = items.get(facts.item_id) or CatalogueItem(facts.item_id, facts.category, order.image, {})
+        condition = condition_of(item, brief.segment_id, interests.get(brief.segment_id, ()))
         found[name] = DrawOrder(name=name, condition=condition, seed=int(name[:10], 16))
     return [found[name] for name in sorted(found)]
-
-
-def _categories(connection: Connection, day: date) -> dict[str, str]:
-    """item_id → category path as the shop writes it: what a generator was taught, whatever a brief's language."""
-    query = text(
-        "select item_id, arg_max(category, known_date) as category from marts.dim_items "
-        "where known_date <= :day group by item_id"
-    )
-    return {row.item_id: row.category for row in connection.execute(query, {"day": day})}
 
 
 def _interests(connection: Connection, day: date) -> dict[str, tuple[str, ...]]:

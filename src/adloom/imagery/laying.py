@@ -23,6 +23,8 @@ LABEL_SHARE = 0.05
 _SCALES = (1.0, 0.94, 0.88, 0.82, 0.76, 0.7, 0.64, 0.58, 0.52, 0.46)
 _LEAST_WITH_BODY = 0.66
 """A body for which everything would shrink further is left to the text beside the image."""
+_LEAST_SIDE_BY_SIDE = 0.76
+_LEAST_GAP = 0.66
 _ABOVE = {"zh": 0.86, "en": 0.75}
 _BELOW = {"zh": 0.1, "en": 0.2}
 _LEADING: dict[tuple[str, Manner], float] = {
@@ -111,13 +113,15 @@ def _is_shown(block: Block, words: Words) -> bool:
 def _fitted(blocks: list[Block], words: Words, format: Format, area: Box) -> list[Piece] | None:
     """The blocks at the largest scale at which they fit the area; None: not even at their floors."""
     width, height = area[2] - area[0], area[3] - area[1]
-    has_body = any(block.show == "body" for block in blocks)
-    for scale in _SCALES:
-        if has_body and scale < _LEAST_WITH_BODY:
+    least = _LEAST_WITH_BODY if any(block.show == "body" for block in blocks) else 0.0
+    # Somewhat smaller and side by side looks better than a button that slips below its price.
+    side_by_side = [(scale, False) for scale in _SCALES if scale >= _LEAST_SIDE_BY_SIDE]
+    for scale, may_stack in [*side_by_side, *((scale, True) for scale in _SCALES)]:
+        if scale < least:
             return None
         pieces = []
         for block in blocks:
-            piece = _measured(block, words, format, scale, width)
+            piece = _measured(block, words, format, scale, width, may_stack=may_stack)
             if piece is None:
                 break
             pieces.append(piece)
@@ -146,27 +150,26 @@ def _stacked(pieces: list[Piece], column: Column, area: Box) -> list[tuple[Piece
     return placed
 
 
-def _measured(block: Block, words: Words, format: Format, scale: float, width: int) -> Piece | None:
-    """A block, and what stands beside it, at a scale; None: too wide."""
-    own = _piece(block, words, format, scale, width) if words[block.show] else None
-    if words[block.show] and own is None:
+def _measured(block: Block, words: Words, format: Format, scale: float, width: int, *, may_stack: bool) -> Piece | None:
+    """A block, and what stands beside it (``may_stack``: or below it), at a scale; None: too wide."""
+    shown = [one for one in (block, block.beside) if one is not None and words[one.show]]
+    pieces = [_piece(one, words, format, scale, width) for one in shown]
+    own, other = pieces[0], pieces[-1]
+    if own is None or other is None:
         return None
-    gap = round(block.gap * format.short_side * max(scale, 0.6))
-    if block.beside is None or not words[block.beside.show]:
-        return replace(own, gap=gap, push=block.push) if own else None
-    other = _piece(block.beside, words, format, scale, width)
-    if other is None:
-        return None
-    if own is None:
-        return replace(other, gap=gap, push=block.push)
+    gap = round(block.gap * format.short_side * max(scale, _LEAST_GAP))
+    if len(pieces) == 1:
+        return replace(own, gap=gap, push=block.push)
     apart = round(0.03 * format.short_side)
     if own.width + apart + other.width <= width:
         height = max(own.height, other.height)
         # Plain text shares a baseline; a button is centred on its neighbour.
-        level = block.look == block.beside.look == "plain"
+        level = all(one.look == "plain" for one in shown)
         shifts = [height - one.height if level else (height - one.height) // 2 for one in (own, other)]
         marks = _moved(own, 0, shifts[0]) + _moved(other, width - other.width, shifts[1])
         return Piece(width, height, marks, gap, block.push)
+    if not may_stack:
+        return None
     below = round(0.04 * format.short_side)
     marks = own.marks + _moved(other, 0, own.height + below)
     return Piece(max(own.width, other.width), own.height + below + other.height, marks, gap, block.push)
@@ -177,7 +180,7 @@ def _moved(piece: Piece, left: int, top: int) -> tuple[Mark, ...]:
 
 
 def _piece(block: Block, words: Words, format: Format, scale: float, width: int) -> Piece | None:
-    size = round(format.short_side * max(block.floor, block.size * scale))
+    size = on_grid(format.short_side * max(block.floor, block.size * scale), format.short_side * block.floor)
     if block.show == "label":
         size = _label_size(words["label"], block.face, format.short_side)
     if block.show == "price":
@@ -196,6 +199,13 @@ def _piece(block: Block, words: Words, format: Format, scale: float, width: int)
     return _boxed(block, _text_piece(block, lines, size, words.language, manner), pad, size)
 
 
+def on_grid(size: float, least: float = 0.0) -> int:
+    """A font's size in pixels: the nearest of few, because every face and size that is open takes some megabytes."""
+    step = 2 if size < 60 else 4 if size < 120 else 8
+    found = step * round(size / step)
+    return found if found >= least else found + step
+
+
 def _room(width: int, pad: tuple[int, int], size: int) -> float:
     return round((width - 2 * pad[0]) / size * 0.99, 2)
 
@@ -208,7 +218,7 @@ def _best_lines(
     # A headline of two clauses is set as two clauses; otherwise the end of a phrase will do.
     wanted = 2 if has_pause(text) else 1
     for scale in (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7):
-        smaller = round(scale * size)
+        smaller = on_grid(scale * size)
         if scale < 1 and smaller < round(block.floor * short_side):
             break
         lines = set_lines(text, block.face, language, _room(width, (0, 0), smaller), block.lines, "headline")
@@ -247,7 +257,9 @@ def _boxed(block: Block, piece: Piece, pad: tuple[int, int], size: int) -> Piece
     if block.look == "plain":
         return piece
     if block.look == "link":
-        rule = Mark("rule", 0, piece.height + round(0.16 * size), colour=block.colour, width=piece.width)
+        # Clear of a comma's tail, also where letters are small.
+        below = max(round(0.18 * size), 6)
+        rule = Mark("rule", 0, piece.height + below, colour=block.colour, width=piece.width)
         thick = max(2, round(0.045 * size))
         return Piece(piece.width, rule.top + thick, (replace(rule, height=thick), *piece.marks))
     width, height = piece.width + 2 * pad[0], piece.height + 2 * pad[1]
@@ -260,7 +272,7 @@ def _price(block: Block, words: Words, size: int, width: int, short_side: int) -
     """The price, its figures larger than sign and decimals, and the struck price beside or below it."""
     require_glyphs(words["price"], block.face, "price")
     at, marks, above = 0, [], round(0.75 * size)
-    small = round(_SMALL * size)
+    small = on_grid(_SMALL * size)
     for text, is_figure in _figures(words["price"]):
         own = size if is_figure else small
         line = one_line(text, block.face)
@@ -275,7 +287,7 @@ def _price(block: Block, words: Words, size: int, width: int, short_side: int) -
     if not struck:
         return Piece(at, height, tuple(marks))
     require_glyphs(struck, "regular", "list_price")
-    own = max(round(_STRUCK * size), round(_LEAST * short_side))
+    own = on_grid(max(_STRUCK * size, _LEAST * short_side), _LEAST * short_side)
     line = one_line(struck, "regular")
     ink = ink_box(line, own)
     left, baseline = at + round(0.24 * size), above
@@ -303,11 +315,10 @@ def _figures(price: str) -> Iterator[tuple[str, bool]]:
 @lru_cache(maxsize=64)
 def _label_size(label: str, face: Face, short_side: int) -> int:
     """The font size at which the label's characters are high enough."""
-    return next(
-        size
-        for size in range(round(LABEL_SHARE * short_side), short_side)
-        if character_height(label, face, size) >= LABEL_SHARE * short_side
-    )
+    wanted = LABEL_SHARE * short_side
+    # Begun just below what the height at another size lets expect: every size that is looked at is opened.
+    first = max(1, int(wanted * 100 / character_height(label, face, 100)) - 1)
+    return next(size for size in range(first, short_side) if character_height(label, face, size) >= wanted)
 
 
 @lru_cache(maxsize=4096)

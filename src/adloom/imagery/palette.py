@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ CONTRAST = 4.5
 """WCAG 2 AA for text of any size."""
 AIMED = 4.9
 """What is drawn aims higher: JPEG takes some of it away again."""
+ON_ACCENT = 5.3
+"""White on the accent, where a struck price has thin strokes that blur."""
 WHITE: Colour = (255, 255, 255)
 _GREY = 0.035
 """Chroma below it is no hue a person would name."""
@@ -77,7 +79,8 @@ def palette(picture: Picture, style: str) -> Palette:
     tint = to_srgb(tuning["ground"] - 0.055, soft * 1.7, hue)
     is_bright = _is_yellow(hue) and tuning["accent"] > 0.5
     # Yellow darkened until white stands out on it is olive: it stays bright and carries dark text instead.
-    accent = to_srgb(0.84, strong, hue) if is_bright else readable(to_srgb(tuning["accent"], strong, hue), (WHITE,))
+    accent = to_srgb(0.84, strong, hue) if is_bright else to_srgb(tuning["accent"], strong, hue)
+    accent = accent if is_bright else readable(accent, (WHITE,), ON_ACCENT)
     dark = _BROWN if _is_yellow(hue) else hue
     is_pale = backdrop is not None and luminance(backdrop) > 0.85
     colours = {
@@ -187,7 +190,7 @@ def contrast(colour: Colour, behind: tuple[Colour, ...]) -> float:
     return min(ratio(own, luminance(other)) for other in behind)
 
 
-@cache
+@lru_cache(maxsize=4096)
 def readable(colour: Colour, behind: tuple[Colour, ...], least: float = AIMED) -> Colour:
     """The colour itself, or of its hue the nearest lightness with that contrast against all behind it; else black or
     white, whichever contrasts more."""

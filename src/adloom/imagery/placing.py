@@ -19,6 +19,8 @@ from adloom.imagery.templates import Layout, Place, Shaped
 
 _LARGE = 0.1
 """Share of the image that a free-standing subject's box takes up in a template chosen for it."""
+_SEEN = 0.052
+"""And at least, where the text needs the room."""
 _ALIKE = 0.6
 """And how alike a photo's proportions and its place's are."""
 _TRIM = 0.06
@@ -27,15 +29,28 @@ _TRIM = 0.06
 
 def suits(place: Place, picture: Picture, format: Format) -> bool:
     """Does the place show this picture large: a free-standing subject, or a photo without much added around it?"""
+    if _stands_free(picture):
+        return _shown(place, picture, format) >= _LARGE
     area = pixels(place.area, format)
-    if picture.is_cut_out or picture.backdrop is not None:
-        subject = picture.subject or (0, 0, *picture.image.size)
-        scale, _ = _fitting(subject, _inner(place, format))
-        shown = scale**2 * (subject[2] - subject[0]) * (subject[3] - subject[1])
-        return shown >= _LARGE * format.width * format.height
     wide, high = picture.image.size
     ratio = (area[2] - area[0]) * high / ((area[3] - area[1]) * wide)
     return min(ratio, 1 / ratio) >= _ALIKE
+
+
+def is_large_enough(place: Place, picture: Picture, format: Format) -> bool:
+    """Is a free-standing subject still seen well there? Photos fill their place."""
+    return not _stands_free(picture) or _shown(place, picture, format) >= _SEEN
+
+
+def _stands_free(picture: Picture) -> bool:
+    return picture.is_cut_out or picture.backdrop is not None
+
+
+def _shown(place: Place, picture: Picture, format: Format) -> float:
+    """Share of the image that the subject's box takes up."""
+    subject = picture.subject or (0, 0, *picture.image.size)
+    scale, _ = _fitting(subject, _inner(place, format))
+    return scale**2 * (subject[2] - subject[0]) * (subject[3] - subject[1]) / (format.width * format.height)
 
 
 def _inner(place: Place, format: Format) -> Box:
@@ -75,7 +90,7 @@ def _place_picture(
     width, height = picture.image.size
     whole = (0, 0, width, height)
     inner = _inner(place, format)
-    if picture.is_cut_out or picture.backdrop is not None:
+    if _stands_free(picture):
         scale, shift = _fitting(picture.subject or whole, inner)
         window = clip((shift[0], shift[1], shift[0] + width * scale, shift[1] + height * scale), area)
     else:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adloom.errors import AdloomError
+from adloom.errors import AdloomError, Busy
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise AdloomError(f"another process is training in {folder}", "wait for it, or end it") from error
+            raise Busy(f"another process is training in {folder}") from error
         yield
 
 

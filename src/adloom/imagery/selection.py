@@ -2,57 +2,28 @@
 
 An item is chosen by a portrait whose interests hold its category, or whose users looked at it lately; it is learnt
 once for every such portrait, with the portrait's interests as condition. Portraits are of at least k adults each and
-say nothing of age or gender; what a condition says of those is what the item itself says (whom it is made for).
+say nothing of age or gender; what a condition says of those is what the item itself says (`catalogue`).
 Segments that are not personalised (minors, opt-outs, unknown age where the shop says so) choose nothing.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from adloom.audience.portraits import ALL, NOT_PERSONALISED, Portrait, read_portraits
 from adloom.creative import read_rows, write_rows
 from adloom.errors import AdloomError
-from adloom.imagery.conditions import Condition, TrainingImage, age_group
+from adloom.imagery.catalogue import CatalogueItem, condition_of, read_items
+from adloom.imagery.conditions import TrainingImage, age_group
 from adloom.imagery.handover import folder_of
 from adloom.shop import Shop
 
-STYLE = ("style", "风格", "pattern", "图案")
-GENDER = ("gender", "性别", "适用性别")
-AGE_BAND = ("age_band", "age", "适用年龄", "年龄段")
-"""What attributes are called that say what an item looks like and whom it is made for; the first one found counts."""
-
 ORDERED = "training.jsonl"
-
-_ITEMS = text(
-    """
-    select item_id, category, attributes, image
-    from (
-        select *, row_number() over (partition by item_id order by known_date desc) as newest
-        from marts.dim_items
-        where known_date <= :day
-    ) as items
-    where newest = 1 and category is not null and category != ''
-    order by item_id
-    """
-)
-
-
-@dataclass(frozen=True)
-class CatalogueItem:
-    """What is needed of an item. ``attributes``: name → value."""
-
-    item_id: str
-    category: str
-    image: str
-    attributes: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -78,8 +49,7 @@ def select_images(connection: Connection, shop: Shop, day: date) -> Selection:
         raise AdloomError(
             f"{shop.id}: {error.message}", f"run: adloom portraits --shop {shop.id} --day {day}"
         ) from error
-    rows = connection.execute(_ITEMS, {"day": day})
-    items = [CatalogueItem(row.item_id, row.category, row.image or "", _attributes(row.attributes)) for row in rows]
+    items = read_items(connection, day)
     return choose(items, portraits, unknown_age_is_minor=shop.unknown_age_is_minor)
 
 
@@ -112,8 +82,7 @@ def choose(items: Sequence[CatalogueItem], portraits: Sequence[Portrait], *, unk
     images: list[TrainingImage] = []
     left_out: Counter[str] = Counter()
     for item in items:
-        band = _first(item.attributes, AGE_BAND)
-        group = age_group(band) if band else "adult"
+        group = age_group(item.age_band) if item.age_band else "adult"
         by = [one for one in allowed if _is_chosen(item, one)]
         if not item.image.strip():
             left_out["without a picture"] += 1
@@ -122,7 +91,7 @@ def choose(items: Sequence[CatalogueItem], portraits: Sequence[Portrait], *, unk
         elif not by:
             left_out["chosen by no portrait"] += 1
         else:
-            images += [_image(item, band, one) for one in by]
+            images += [_image(item, one) for one in by]
     return Selection(sorted(set(images), key=lambda one: one.json_line()), dict(sorted(left_out.items())))
 
 
@@ -132,27 +101,6 @@ def _is_chosen(item: CatalogueItem, portrait: Portrait) -> bool:
     return any(item.category == path or item.category.startswith(f"{path}/") for path, _ in portrait.interests)
 
 
-def _image(item: CatalogueItem, band: str, portrait: Portrait) -> TrainingImage:
-    condition = Condition(
-        category=item.category,
-        style=_first(item.attributes, STYLE),
-        age_band=band,
-        gender=_first(item.attributes, GENDER),
-        interests=tuple(path for path, _ in portrait.interests),
-    )
+def _image(item: CatalogueItem, portrait: Portrait) -> TrainingImage:
+    condition = condition_of(item, portrait.segment_id, (path for path, _ in portrait.interests))
     return TrainingImage(path=item.image, condition=condition, name=f"item {item.item_id}: picture {item.image}")
-
-
-def _first(attributes: dict[str, str], names: Iterable[str]) -> str:
-    return next((attributes[name].strip() for name in names if attributes.get(name, "").strip()), "")
-
-
-def _attributes(value: Any) -> dict[str, str]:
-    """Name → value of an item's attributes; those of a language of its own are not looked at."""
-    try:
-        found = json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
-    return {name: one for name, one in found.items() if isinstance(one, str)}

@@ -91,6 +91,7 @@ class Template(_Part):
     scenarios: tuple[Scenario, ...] = ()
     styles: tuple[str, ...] = ()
     layouts: dict[Shape, Layout]
+    roomy: dict[Shape, Layout] = Field(default={}, description="the same design with more room for a long body")
 
 
 @cache
@@ -118,6 +119,11 @@ def template(name: str) -> Template:
 def missing(template: Template, brief: Brief) -> list[str]:
     """The fields a template needs and the brief lacks."""
     return [name for name in template.needs if not field(brief, name)]
+
+
+def body_size(layout: Layout) -> float:
+    """Of the body's text where there is room, as a share of the short side; 0 in a layout that shows none."""
+    return next((one.size for column in layout.columns for one in column.blocks if one.show == "body"), 0.0)
 
 
 def field(brief: Brief, name: str) -> str:

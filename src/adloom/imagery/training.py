@@ -32,7 +32,7 @@ from torch.nn import functional
 
 from adloom.errors import AdloomError
 from adloom.imagery import gan
-from adloom.imagery.conditions import Condition, ConditionSpace, TrainingImage, refuse_minors
+from adloom.imagery.conditions import FIELDS, Condition, ConditionSpace, TrainingImage, refuse_minors
 from adloom.imagery.pictures import Picture, PictureError, inside
 from adloom.imagery.runs import Clock, Log, alone, write_whole
 from adloom.imagery.sheets import sheet
@@ -80,7 +80,7 @@ class GanSettings(BaseModel):
         default=None, description=f"default: all kinds below {MANY_PICTURES:,} pictures, none from there on"
     )
     mirror: bool | None = Field(default=None, description="every second picture the other way round; default: when few")
-    forget: float = Field(default=0.1, ge=0, lt=1, description="how often a field is left open, so that it may be")
+    forget: float = Field(default=0.1, ge=0, lt=1, description="how often a field, or a portrait, is left unknown")
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     report_every: int = Field(default=25, gt=0, description="steps between lines of the log")
     sheet_every: int = Field(default=1000, gt=0, description="steps between sample sheets")
@@ -207,7 +207,7 @@ def read_pictures(images: Sequence[TrainingImage], root: Path, size: int, target
             f"{len(broken)} of {len(paths)} pictures cannot be read: {named}{'; …' if len(broken) > 3 else ''}",
             "mend or remove them; the log names every one",
         )
-    rows = _widened([(kept[one.path], one.condition) for one in images if one.path in kept])
+    rows = _common(_widened([(kept[one.path], one.condition) for one in images if one.path in kept]))
     counts = _pictures_per_category(rows)
     rare = {category for category, count in counts.items() if count < FEWEST_PER_CATEGORY}
     used = [(picture, one) for picture, one in rows if one.category not in rare]
@@ -246,6 +246,18 @@ def _widened(rows: list[tuple[int, Condition]]) -> list[tuple[int, Condition]]:
             (picture, one.model_copy(update={"category": wider.get(one.category, one.category)}))
             for picture, one in rows
         ]
+
+
+def _common(rows: list[tuple[int, Condition]]) -> list[tuple[int, Condition]]:
+    """A style, age band or gender of too few pictures becomes unknown: a word of one picture is that picture."""
+    names = FIELDS[1:]
+    shown = {(name, getattr(one, name), picture) for picture, one in rows for name in names}
+    counts = Counter((name, word) for name, word, _ in shown)
+    rare = {pair for pair, count in counts.items() if count < FEWEST_PER_CATEGORY}
+    return [
+        (picture, one.model_copy(update={name: "" for name in names if (name, getattr(one, name)) in rare}))
+        for picture, one in rows
+    ]
 
 
 def _square(opened: Picture, size: int) -> np.ndarray[Any, Any]:
@@ -487,9 +499,14 @@ class _Run:
         )
 
     def _conditions(self, rows: Tensor, chance: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Numbers and interests of rows; everything but the category is left open now and then."""
+        """Numbers and interests of rows; everything but the category is left unknown now and then.
+
+        Each field by itself, and as often the whole portrait: what is asked for where nobody is personalised.
+        """
         numbers, interests = self.numbers[rows].clone(), self.interests[rows]
         forgotten = torch.rand(len(rows), numbers.shape[1] + 1, generator=chance) < self.settings.forget
+        is_nobody = torch.rand(len(rows), generator=chance) < self.settings.forget
+        forgotten[:, FIELDS.index("age_band") :] |= is_nobody[:, None]
         numbers[:, 1:] *= ~forgotten[:, 1:-1]
         return numbers.to(self.device), (interests * ~forgotten[:, -1:]).to(self.device)
 

@@ -1,7 +1,7 @@
 """Lines of Chinese and English: where they may break, where they break well, and drawing them.
 
 Legal breaks are those of UAX #14 (uniseg); good ones in Chinese are those between phrases (budoux). A headline is
-balanced, a body fills its lines; neither ends in a lonely character where that can be avoided.
+balanced, a longer body fills its lines; neither ends in a lonely character where that can be avoided.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ _EMOJI_SCALE = 0.8
 _PAUSE = "，。！？、；：,.!?;:…"
 _NUMERALS = frozenset("0123456789一二两三四五六七八九十百千万半几第每")
 """What follows them belongs to them: 五公里."""
+_BALANCED = 3
+"""Lines of a body that are made equally wide, as a headline's are; a longer one fills its lines."""
 _OPEN_ENDED = frozenset(
     "a an the of for to in on at by with and or but from into "  # noqa: SIM905 - words read better so
     "your my our its is are no that which who when if not".split()
@@ -126,7 +128,7 @@ def _face_of(cluster: str, face: Face) -> str:
     return "emoji" if draws("emoji", bare) else "missing"
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16384)
 def em_width(text: str, face: Face) -> float:
     """Width of a piece of text in em."""
     total = 0.0
@@ -192,7 +194,7 @@ def _parser() -> Callable[[str], list[str]]:
     return parse
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=2048)
 def set_lines(  # noqa: PLR0917 - what is set, in what, how wide
     text: str, face: Face, language: Language, em: float, most_lines: int, manner: Manner
 ) -> tuple[Line, ...] | None:
@@ -203,7 +205,8 @@ def set_lines(  # noqa: PLR0917 - what is set, in what, how wide
     least = _fewest(units, em)
     if least > most_lines:
         return None
-    ends = _balanced(units, em, least) if manner == "headline" else _filled(units, em)
+    is_short = manner == "headline" or least <= _BALANCED
+    ends = _balanced(units, em, least) if is_short else _filled(units, em)
     if len(ends) > most_lines:
         ends = _greedy(units, em)
     lines, start = [], 0
@@ -303,7 +306,7 @@ def _filled(units: tuple[_Unit, ...], em: float) -> list[int]:
             if start not in best:
                 continue
             slack = 0.0 if end == count else ((em - width) / em) ** 2
-            total = best[start][0] + slack + _end_cost(units, end, 0.004, -0.002) + 0.05
+            total = best[start][0] + slack + _end_cost(units, end, 0.03, -0.01) + 0.05
             total += 0.5 if _is_lonely(units, start, end) else 0.0
             if end not in best or total < best[end][0]:
                 best[end] = (total, start)
