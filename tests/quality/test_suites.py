@@ -285,3 +285,19 @@ def test_times_are_judged_in_the_shops_zone(make_world: Callable):
     is_passed, observed = world.knock("raw")["ad_events.occurred_at.not_in_future"]
     assert not is_passed
     assert observed == "1 of 444 rows, such as 2024-03-06 16:00:00"
+
+
+@pytest.mark.parametrize(("requested_at", "is_passed"), [("2024-03-06 23:00:00", True), ("2024-03-06 00:30:00", False)])
+def test_raw_rows_of_an_erased_user_are_not_missed_in_the_marts(world, requested_at, is_passed):
+    """An old file that is delivered again: raw holds the user until the next privacy run, the marts do not."""
+    world.do(
+        "delete from marts.fct_impressions where user_hash = 'u2' and impression_known_date = date '2024-03-06'",
+        "delete from marts.fct_behaviours_daily where user_hash = 'u2' and known_date = date '2024-03-06'",
+        "insert into adloom.privacy_registry by name "
+        f"select 'u2' as user_hash, 'erase' as kind, timestamp '{requested_at}' as requested_at, "
+        "date '2024-03-06' as known_date, 'r' as receipt",
+    )
+    found = world.knock("marts")
+    for table in ("impressions", "behaviours"):
+        (seen,) = [one for check_id, one in found.items() if f"{table}" in check_id and "as_raw" in check_id]
+        assert seen[0] == is_passed, seen

@@ -373,7 +373,11 @@ class Facts:
 
     @cached_property
     def _repeated_ad_events(self) -> Mapping[str, Any]:
-        """Raw ad events of the day, and how many of them dbt set aside because they had been delivered before."""
+        """Raw ad events of the day, and how many of them dbt set aside because they had been delivered before.
+
+        Without those of erased users, as in dbt's macro `not_erased`: an old file that is delivered again holds them
+        until the next privacy run.
+        """
         return self.row(
             """
             select count(*) as events, count(*) filter (where events.event_type = 'impression') as impressions,
@@ -383,6 +387,9 @@ class Facts:
             left join intermediate.int_ad_events__duplicates as repeated
                 on repeated.known_date = :day and repeated.source_file = events.source_file
                 and repeated.source_line = events.source_line
+            anti join adloom.privacy_registry as registry
+                on registry.kind = 'erase' and registry.user_hash = events.user_hash
+                and events.occurred_at <= registry.requested_at
             where events.known_date = :day
             """
         )
@@ -392,7 +399,13 @@ class Facts:
         return self.row(
             """
             select
-                (select count(*) from raw.behaviours where known_date = :day) as events,
+                (
+                    select count(*) from raw.behaviours as events
+                    anti join adloom.privacy_registry as registry
+                        on registry.kind = 'erase' and registry.user_hash = events.user_hash
+                        and events.occurred_at <= registry.requested_at
+                    where events.known_date = :day
+                ) as events,
                 (select count(*) from intermediate.int_behaviours__duplicates where known_date = :day) as repeated
             """
         )

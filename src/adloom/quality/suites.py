@@ -348,7 +348,7 @@ def _marts(shop: Shop, day: date, delivered: Collection[str]) -> Iterator[Check]
         Facts.impressions_against_raw,
         low=0,
         high=0,
-        expected="every impression of raw that is not repeated, valid or not",
+        expected="every impression of raw that is neither repeated nor of an erased user, valid or not",
         next_step=REBUILD,
     )
     yield _figure(
@@ -368,7 +368,7 @@ def _marts(shop: Shop, day: date, delivered: Collection[str]) -> Iterator[Check]
         column="events",
         low=0,
         high=0,
-        expected="every behaviour of raw that is not repeated",
+        expected="every behaviour of raw that is neither repeated nor of an erased user",
         next_step=REBUILD,
     )
     for name, measure in (
