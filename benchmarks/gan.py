@@ -48,7 +48,7 @@ import gan_metrics as metrics
 from adloom.errors import AdloomError
 from adloom.imagery import gan
 from adloom.imagery.conditions import Condition
-from adloom.imagery.runs import write_whole
+from adloom.imagery.runs import alone, write_whole
 from adloom.imagery.sheets import sheet
 from adloom.imagery.training import MANY_PICTURES, GanSettings, PictureSet, class_folders, read_pictures, train
 from adloom.settings import settings
@@ -346,7 +346,8 @@ def main() -> int:
         work = arguments.keep or Path(scratch)
         work.mkdir(parents=True, exist_ok=True)
         try:
-            return _run(arguments, work)
+            with alone(work):
+                return _run(arguments, work)
         except AdloomError as error:
             print(f"✗ {error.message}\n  next: {error.next_step}", file=sys.stderr)
             return 1

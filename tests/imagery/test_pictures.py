@@ -69,7 +69,7 @@ def near(pixel: object, colour: tuple[int, int, int], by: int = 12) -> bool:
 # --- broken ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "AVIF"])
 def test_a_truncated_file_is_refused_whatever_its_format(folder: Path, kind: str) -> None:
     noisy = Image.effect_noise((400, 300), 80).convert("RGB")
     content = encoded(noisy, kind)

@@ -251,6 +251,8 @@ def decode(content: bytes, name: str, smallest: int = 1) -> Image:
     except Image.DecompressionBombError as error:
         raise _too_large(name, None) from error
     except UnidentifiedImageError as error:
+        if _begins_as_a_picture(content):
+            raise PictureError(f"{name} is damaged or cut short", "deliver it again") from error
         raise PictureError(
             f"{name} is no picture that can be read (it begins with {content[:8]!r})",
             f"deliver one of {', '.join(FORMATS)}",
@@ -270,6 +272,13 @@ def decode(content: bytes, name: str, smallest: int = 1) -> Image:
         struct.error,
     ) as error:
         raise PictureError(f"{name} is damaged or cut short: {error}", "deliver it again") from error
+
+
+def _begins_as_a_picture(content: bytes) -> bool:
+    from PIL import Image
+
+    known = (Image.OPEN[one][1] for one in FORMATS)
+    return any(accept(content[:16]) is True for accept in known if accept)
 
 
 def _is_drawing(content: bytes) -> bool:
