@@ -271,7 +271,12 @@ def test_what_was_clicked_more_before_is_written_again(tmp_path):
     for clicked, other in ((calm, gay), (gay, calm)):
         rows = [
             MeasuredCopy(
-                scenario="recommendation", language="zh", text=f"周末\n{body}", impressions=20_000, clicks=clicks
+                scenario="recommendation",
+                language="zh",
+                text=f"周末\n{body}",
+                impressions=20_000,
+                clicks=clicks,
+                expected=200,
             )
             for body, clicks in ((clicked, 300), (other, 100))
         ]

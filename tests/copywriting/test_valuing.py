@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.stats import norm
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, text
 
 from adloom.copywriting.valuing import MeasuredCopy, Predicted, measured_copies
 from adloom.creative import Brief, Copy, CopyLimits, ItemFacts
@@ -39,14 +39,14 @@ def copy(body: str) -> Copy:
 
 def measured(body: str, impressions: int, clicks: int, **about: str) -> MeasuredCopy:
     content = {"scenario": "recommendation", "language": "en", "text": copy(body).text} | about
-    return MeasuredCopy(impressions=impressions, clicks=clicks, **content)
+    return MeasuredCopy(impressions=impressions, clicks=clicks, expected=impressions / 100, **content)
 
 
 def test_one_measured_copy_tells_of_the_same_words_what_a_hand_calculation_says() -> None:
-    value = Predicted([measured("warm and light", 10_000, 80)])(copy("warm and light"), brief())
-    mean = (80 + 5) / (10_000 + 5 / 0.005)
-    expected = 10_000 * mean
-    ratio, noise = math.log(80.5 / (expected + 0.5)), 1 / (expected + 0.5)
+    value = Predicted([measured("warm and light", 10_000, 130)])(copy("warm and light"), brief())
+    # An average creative would have had 100 clicks in its slots; the family's own mean leans on that with five clicks.
+    expected = 100 * (130 + 5) / (100 + 5)
+    ratio, noise = math.log(130.5 / (expected + 0.5)), 1 / (expected + 0.5)
     shared = 0.25 * 0.8
     predicted, variance = shared / (0.25 + noise) * ratio, 0.25 - shared**2 / (0.25 + noise)
     assert value == pytest.approx(norm.cdf(predicted / math.sqrt(variance)), abs=1e-9)
@@ -97,6 +97,11 @@ def connection(make_shop: Callable[..., Shop]) -> Iterator[Connection]:
     with warehouse(make_shop()) as engine:
         ledger.create_ledger(engine)
         with engine.begin() as opened:
+            opened.execute(text("create schema marts"))
+            columns = "creative_id text, segment_id text, placement text, impression_date date, known_date date"
+            opened.execute(
+                text(f"create table marts.fct_creative_daily ({columns}, impressions bigint, clicks bigint)")
+            )
             yield opened
 
 
@@ -124,36 +129,59 @@ def _creative(name: str, **about: Any) -> dict[str, Any]:
     } | about
 
 
-def _rate(name: str, day: date, impressions: int, window: int = 28) -> dict[str, Any]:
-    return {
-        "day": day,
-        "window_days": window,
-        "grain": "creative",
-        "campaign_id": "",
-        "policy_id": "",
-        "creative_id": name,
-        "segment_id": "",
-        "impressions": impressions,
-        "clicks": impressions // 100,
-        "cohort_clicks": 0,
-        "conversions": 0,
-        "is_mature": True,
-    }
+def _show(connection: Connection, *cells: tuple[str, str, int, int, int]) -> None:
+    """``cells``: (creative, placement, days after `DAY`, impressions, clicks), known on the day they were shown."""
+    for name, placement, later, impressions, clicks in cells:
+        day = DAY + timedelta(days=later)
+        connection.execute(
+            text(
+                "insert into marts.fct_creative_daily values (:name, 'all', :placement, :day, :day, :shown, :clicked)"
+            ),
+            {"name": name, "placement": placement, "day": day, "shown": impressions, "clicked": clicks},
+        )
 
 
 def test_a_day_knows_what_was_measured_by_then_and_nothing_later(connection: Connection) -> None:
     refused = dict.fromkeys(("headline", "body", "call_to_action"))
     connection.execute(insert(ledger.creatives), [_creative("a"), _creative("b"), _creative("c") | refused])
-    rates = [
-        _rate("a", DAY, 500),
-        _rate("b", DAY, 900),
-        _rate("c", DAY, 700),
-        _rate("a", DAY, 50, window=7),
-        _rate("a", DAY + timedelta(days=1), 9000),
-    ]
-    connection.execute(insert(ledger.evaluations), rates)
+    _show(connection, ("a", "feed", 0, 500, 5), ("b", "feed", -27, 900, 9), ("c", "feed", 0, 700, 7))
+    _show(connection, ("a", "feed", -28, 9000, 9), ("a", "feed", 1, 9000, 9))
     found = measured_copies(connection, DAY)
     assert [(one.text.splitlines()[0], one.impressions, one.clicks) for one in found] == [
         ("Headline b", 900, 9),
         ("Headline a", 500, 5),
     ]
+
+
+def test_what_was_erased_tells_nothing(connection: Connection) -> None:
+    connection.execute(insert(ledger.creatives), [_creative("a"), _creative("b", item_id="j"), _creative("c")])
+    _show(connection, *((name, "feed", 0, 500, 5) for name in "abc"))
+    gone = {"requested_on": DAY, "reason": "rights"}
+    rows = [{"kind": "creative", "subject": "a"} | gone, {"kind": "item", "subject": "j"} | gone]
+    connection.execute(insert(ledger.erasures), rows)
+    assert [one.text.splitlines()[0] for one in measured_copies(connection, DAY)] == ["Headline c"]
+
+
+def test_a_good_slot_or_day_is_not_taken_for_good_words(connection: Connection) -> None:
+    """Search is clicked ten times as often as the feed, and soft copies run there; in the feed bold ones win."""
+    names = [f"soft{number}" for number in range(12)] + [f"bold{number}" for number in range(12)]
+    bodies = {name: f"A {name[:4]} coat, number {name[4:]}" for name in names}
+    connection.execute(insert(ledger.creatives), [_creative(name, body=bodies[name]) for name in names])
+    for name in names:
+        is_soft = name.startswith("soft")
+        _show(connection, (name, "feed", 0, 4000, 12 if is_soft else 24))
+        if is_soft:
+            _show(connection, (name, "search", 0, 4000, 200))
+    predicted = Predicted(measured_copies(connection, DAY))
+    asked = brief(scenario="social")
+    assert predicted(copy("A bold coat, number 99"), asked) > 0.6
+    assert predicted(copy("A soft coat, number 99"), asked) < 0.5
+
+
+def test_expected_clicks_are_those_of_an_average_creative_in_the_same_slot(connection: Connection) -> None:
+    connection.execute(insert(ledger.creatives), [_creative("a"), _creative("b")])
+    _show(connection, ("a", "feed", 0, 1000, 30), ("b", "feed", 0, 3000, 30), ("a", "search", 0, 100, 10))
+    found = {one.text.splitlines()[0][-1]: one for one in measured_copies(connection, DAY)}
+    # The feed's CTR that day is 60 in 4,000; nobody else was shown in search, whose ten clicks say nothing.
+    assert found["a"].expected == pytest.approx(1000 * 60 / 4000 + 10)
+    assert found["b"].expected == pytest.approx(3000 * 60 / 4000)

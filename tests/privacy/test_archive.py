@@ -115,7 +115,8 @@ def test_dossiers_and_the_log_of_exports_go_three_years_after_the_creative_last_
     assert kept_on(OVER + timedelta(days=1)) == set(pages) - {"never_ran"}
     assert kept_on(date(2027, 6, 1)) == {"planned", "live", "seen"}
     assert kept_on(date(2027, 6, 2)) == {"planned", "live"}
-    assert kept_on(date(2028, 5, 2)) == {"live"}
+    assert kept_on(date(2028, 12, 31)) == {"planned", "live"}, "a plan goes on until the next one begins"
+    assert kept_on(date(2029, 1, 1)) == {"live"}
     assert kept_on(date(2040, 1, 1)) == {"live"}, "no later plan has taken its place"
     archive.plan("other", date(2030, 1, 1))
     assert kept_on(date(2040, 1, 1)) == set()

@@ -87,6 +87,15 @@ def test_one_that_ran_is_retired_too_and_not_called_unapproved(planned: Any) -> 
     assert not planned.execute("select 1 from adloom.allocations where creative_id = 'a'")
 
 
+def test_one_that_was_in_no_plan_is_not_called_retired(planned: Any) -> None:
+    """Approved, never shown, and too old to enter when its event ends."""
+    event = {"event_id": "cup", "title": "The cup final", "ends_on": "2024-03-20"}
+    planned.write("tea", 2, scenario="hot_event", event_id="cup", event=event)
+    planned.decide("tea", number=2)
+    assert adjust(planned.shop, planned.day(20)).retired == ()
+    assert retired(planned) == []
+
+
 @pytest.mark.parametrize(
     ("table", "key", "what"), [("campaigns", "campaign_id", "campaign"), ("hot_events", "event_id", "event")]
 )

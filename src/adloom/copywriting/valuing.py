@@ -1,9 +1,11 @@
 """How a copy that was never shown is expected to be clicked, from how similar copies were clicked.
 
-Log CTRs of copies of one scenario and language are taken as a Gaussian process over texts (Rasmussen and Williams 2006,
-section 2.2): two copies are correlated as far as their texts share pieces, and a copy's own CTR is known as well as its
-clicks allow. A new copy's value is the probability that it is clicked more often than its scenario's mean. Without
-measured copies, or far from all of them, that is one half for every candidate, and the rest of the score decides.
+A copy's clicks are compared with those an average creative got in the same segments, placements and days: a good slot
+or a great day says nothing about words. The log ratios of copies of one scenario and language are taken as a Gaussian
+process over texts (Rasmussen and Williams 2006, section 2.2): two copies are correlated as far as their texts share
+pieces, and a copy's own ratio is known as well as its clicks allow. A new copy's value is the probability that it is
+clicked more often than its scenario's mean. Without measured copies, or far from all of them, that is one half for
+every candidate, and the rest of the score decides.
 """
 
 from __future__ import annotations
@@ -11,17 +13,17 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import date
+from datetime import date, timedelta
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, text
 
 from adloom.copywriting.ranking import pieces
 from adloom.creative import Brief, Copy, Language, Scenario, _Row
-from adloom.strategy.posterior import DEFAULT_CTR, USUAL_SPREAD, shrunk_rate
+from adloom.strategy.posterior import USUAL_SPREAD, shrunk_rate
 from adloom.warehouse import ledger
 
 WINDOW_DAYS = 28
@@ -31,50 +33,76 @@ UNEXPLAINED = 0.2
 """Share of the CTRs' variance that no text explains (picture, audience, day): even the same words say no more."""
 
 
+_SHOWN = text(
+    """
+    with cells as (
+        select creative_id, segment_id, placement, impression_date, sum(impressions) as impressions,
+            sum(clicks) as clicks
+        from marts.fct_creative_daily
+        where known_date <= :day and impression_date > :since and impression_date <= :day
+        group by all
+    ),
+    compared as (
+        select creative_id, impressions, clicks,
+            impressions * sum(clicks) over slot / nullif(sum(impressions) over slot, 0) as expected
+        from cells
+        window slot as (partition by segment_id, placement, impression_date)
+    )
+    select creative_id, sum(impressions)::bigint as impressions, sum(clicks)::bigint as clicks,
+        round(fsum(expected), 6) as expected
+    from compared
+    group by creative_id
+    having sum(impressions) > 0
+    order by sum(impressions) desc, creative_id
+    """
+)
+
+
 class MeasuredCopy(_Row):
     """A copy that was shown, and what came of it in the last `WINDOW_DAYS` days."""
 
     scenario: Scenario
     language: Language
     text: str
-    impressions: int = Field(ge=0)
+    impressions: int = Field(gt=0)
     clicks: int = Field(ge=0)
+    expected: float = Field(ge=0, description="clicks of an average creative in its segments, placements and days")
 
 
 def measured_copies(connection: Connection, day: date) -> list[MeasuredCopy]:
-    """The most shown copies of each scenario and language with impressions as of ``day``; empty in a new shop."""
-    creatives, rates = ledger.creatives, ledger.evaluations
-    rows = connection.execute(
-        select(creatives, rates.c.impressions, rates.c.clicks)
-        .join(rates, rates.c.creative_id == creatives.c.creative_id)
-        .where(
-            rates.c.day == day,
-            rates.c.window_days == WINDOW_DAYS,
-            rates.c.grain == "creative",
-            rates.c.impressions > 0,
-            creatives.c.headline.is_not(None),
-        )
-        .order_by(rates.c.impressions.desc(), creatives.c.creative_id)
-    )
+    """The most shown copies of each scenario and language with impressions as of ``day``; empty in a new shop.
+
+    What was erased is not among them.
+    """
+    if not connection.dialect.has_table(connection, "fct_creative_daily", schema="marts"):
+        return []
+    creatives, erasures = ledger.creatives, ledger.erasures
+    erased = {(row.kind, row.subject) for row in connection.execute(select(erasures))}
+    written = {
+        row.creative_id: row
+        for row in connection.execute(select(creatives).where(creatives.c.headline.is_not(None)))
+        if ("creative", row.creative_id) not in erased and ("item", row.item_id) not in erased
+    }
     found: defaultdict[tuple[str, str], list[MeasuredCopy]] = defaultdict(list)
-    for row in rows:
-        some = found[row.scenario, row.language]
-        if len(some) < MOST:
-            text = Copy(headline=row.headline, body=row.body, call_to_action=row.call_to_action).text
-            some.append(
-                MeasuredCopy(
-                    scenario=row.scenario,
-                    language=row.language,
-                    text=text,
-                    impressions=row.impressions,
-                    clicks=row.clicks,
-                )
+    for shown in connection.execute(_SHOWN, {"day": day, "since": day - timedelta(days=WINDOW_DAYS)}):
+        row = written.get(shown.creative_id)
+        if row is None or len(found[row.scenario, row.language]) == MOST:
+            continue
+        found[row.scenario, row.language].append(
+            MeasuredCopy(
+                scenario=row.scenario,
+                language=row.language,
+                text=Copy(headline=row.headline, body=row.body, call_to_action=row.call_to_action).text,
+                impressions=shown.impressions,
+                clicks=shown.clicks,
+                expected=shown.expected,
             )
+        )
     return [one for key in sorted(found) for one in found[key]]
 
 
 class Predicted:
-    """The `ranking.Value` that measured copies give: probability of a CTR above the scenario's mean, 0 to 1."""
+    """The `ranking.Value` that measured copies give: probability of more clicks than the scenario's mean, 0 to 1."""
 
     def __init__(self, measured: Iterable[MeasuredCopy]) -> None:
         families: defaultdict[tuple[str, str], list[MeasuredCopy]] = defaultdict(list)
@@ -89,14 +117,14 @@ class Predicted:
 
 
 class _Family:
-    """Measured copies of one scenario and language; log ratios of CTRs to their mean, in natural units."""
+    """Measured copies of one scenario and language; log ratios of clicks to expected ones, in natural units."""
 
     def __init__(self, measured: Sequence[MeasuredCopy]) -> None:
         self._texts = [pieces(one.text) for one in measured]
-        impressions = np.array([one.impressions for one in measured], dtype=np.float64)
         clicks = np.array([one.clicks for one in measured], dtype=np.float64)
-        mean = float(shrunk_rate(clicks.sum(), impressions.sum(), DEFAULT_CTR))
-        expected = impressions * mean
+        expected = np.array([one.expected for one in measured], dtype=np.float64)
+        # The average of a slot counts copies of other scenarios too: what is left of it is the family's own mean.
+        expected *= float(shrunk_rate(clicks.sum(), expected.sum(), 1.0))
         # A count's log with the half that keeps no clicks finite; its variance is one over what was expected.
         self._ratios = np.log((clicks + 0.5) / (expected + 0.5))
         self._noise = 1 / (expected + 0.5)

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 from sqlalchemy import Connection, func, select, text, update
@@ -101,18 +102,17 @@ def purge(shop: Shop, connection: Connection, day: date, pending: frozenset[date
 
 
 def _last_ran(connection: Connection, day: date) -> dict[str, date]:
-    """creative_id → the last day it is known to have run: by a plan, by the plan that is live now, or by ad events."""
+    """creative_id → the last day it may have run: by a plan, until the next one began, or by ad events."""
     plans, shares = ledger.plans, ledger.allocations
+    # Of a day's plans the last version is live, and it goes on until there is another, however long ago it was made.
+    begins = sorted(set(connection.scalars(select(plans.c.valid_from))))
+    ends = {one: after - timedelta(days=1) for one, after in pairwise(begins)}
     planned = (
         select(shares.c.creative_id, func.max(plans.c.valid_from))
         .join(plans, plans.c.plan_id == shares.c.plan_id)
         .group_by(shares.c.creative_id)
     )
-    found: dict[str, date] = {row[0]: row[1] for row in connection.execute(planned)}
-    # A plan goes on until there is another, however long ago it was made.
-    newest = select(plans.c.plan_id).order_by(plans.c.valid_from.desc(), plans.c.version.desc()).limit(1)
-    for creative_id in connection.scalars(select(shares.c.creative_id).where(shares.c.plan_id.in_(newest))):
-        found[creative_id] = max(found[creative_id], day)
+    found: dict[str, date] = {row[0]: ends.get(row[1], max(day, row[1])) for row in connection.execute(planned)}
     if connection.dialect.has_table(connection, "fct_creative_daily", schema="marts"):
         events = text("select creative_id, max(known_date) from marts.fct_creative_daily group by creative_id")
         for creative_id, seen in connection.execute(events):

@@ -106,7 +106,7 @@ def read(connection: Connection, shop: Shop, day: date) -> Facts:
     plan = connection.execute(
         select(ledger.plans).where(ledger.plans.c.day == day).order_by(ledger.plans.c.version.desc()).limit(1)
     ).one_or_none()
-    decisions = approvals.Decisions(connection)
+    decisions = approvals.Decisions(connection, shop)
     decided = select(ledger.approvals.c.creative_id).where(ledger.approvals.c.decided_on <= day).distinct()
     creatives = frozenset(connection.scalars(decided))
     quality, files = ledger.quality_results, ledger.landing_files

@@ -5,9 +5,12 @@ Two things can be said before it is known which part of a creative drives its CT
 - *something new*, where most of what a segment is shown of a kind (scenario, language, channel) goes to creatives that
   are tired (`fatigue`): one more variant, and nothing like the tired headline;
 - *what the leader says first*, where one creative of a kind is surely clicked more than the others of it together. The
-  difference is stratified (day, policy, placement), clustered by user and holds under daily looks
+  difference is stratified (day, policy, placement), clustered by user and holds under a year of daily looks
   (`evaluation.sequences`), at a level divided by the number of creatives that were compared that day. Only what the
   leader says and no other of its kind does is asked for. That it was these words is not known: the sentence says so.
+
+An always-valid interval holds while evidence grows, not while it slides along. So evidence begins on the first day of a
+period of `PERIOD_DAYS` and grows through that and the next one, and the level is divided by the periods of a year.
 
 Facts known by the day decide, and decisions about creatives as of the day: a later day changes nothing, but that a
 creative which was rejected, blocked or erased since is neither a leader nor counted (as in plans).
@@ -35,7 +38,9 @@ from adloom.shop import LONGEST_DIRECTIVE, Shop
 from adloom.strategy.approvals import Decisions
 from adloom.warehouse import ledger
 
-WINDOW_DAYS = 28
+PERIOD_DAYS = 28
+"""Evidence is of the period that ended last and of the one that runs: 29 to 56 days."""
+PERIODS_A_YEAR = 14
 LIVE_DAYS = 7
 """A creative that was not shown for so long does not run any more."""
 TIRED_SHARE = 0.5
@@ -111,7 +116,7 @@ class Written:
 
 @dataclass
 class Shown:
-    """What a segment was shown of one kind: creative → stratum → (impressions, clicks)."""
+    """What a segment was shown of one kind, as long as evidence goes back: creative → stratum → (impressions, clicks)."""
 
     kind: Kind
     counts: dict[str, dict[Stratum, tuple[int, int]]] = field(default_factory=lambda: defaultdict(dict))
@@ -238,6 +243,11 @@ def _row(
     }
 
 
+def since(day: date) -> date:
+    """The day before the first one whose impressions count: the same for all days of a period."""
+    return date.fromordinal((day.toordinal() // PERIOD_DAYS - 1) * PERIOD_DAYS - 1)
+
+
 # --- what is known -------------------------------------------------------------------------------------------------
 
 
@@ -248,7 +258,7 @@ def _written(connection: Connection, shop: Shop, day: date, decisions: Decisions
         return {}
     daily = _daily.c
     shown = select(daily.creative_id).where(
-        daily.known_date <= day, daily.impression_date > day - timedelta(days=WINDOW_DAYS)
+        daily.known_date <= day, daily.impression_date > since(day)
     )
     own_brief = and_(briefs.c.day == made.c.day, briefs.c.brief_id == made.c.brief_id)
     rows = connection.execute(
@@ -273,11 +283,11 @@ def _written(connection: Connection, shop: Shop, day: date, decisions: Decisions
 
 
 def _shown(connection: Connection, day: date, written: Mapping[str, Written]) -> list[Shown]:
-    """Counts of the last `WINDOW_DAYS` by kind, kinds in order."""
+    """Counts by kind, kinds in order."""
     if not written:
         return []
     found: dict[Kind, Shown] = {}
-    bound = {"day": day, "since": day - timedelta(days=WINDOW_DAYS)}
+    bound = {"day": day, "since": since(day)}
     for segment_id, creative_id, shown_on, policy_id, placement, impressions, clicks in connection.execute(
         _SHOWN, bound
     ):
@@ -357,10 +367,17 @@ def _scope(kind: Shown, category: str | None = None, attribute: str | None = Non
     return scope | {"category": category, "attribute": attribute}
 
 
+_INNER_QUOTES = str.maketrans(dict.fromkeys('"“”„‟«»「」『』＂', "'"))
+
+
 def _fitted(form: str, **quoted: str) -> str:
-    """The words with what they quote, each cut so that the whole is no longer than a directive may be."""
+    """The words with what they quote, each cut so that the whole is no longer than a directive may be.
+
+    A quotation ends where we end it: a mark inside would let a catalogue's text go on as an order to the writer.
+    """
     room = (LONGEST_DIRECTIVE - len(form)) // max(1, len(quoted))
-    cut = {name: one if len(one) <= room else one[: room - 1].rstrip() + "…" for name, one in quoted.items()}
+    inside = {name: one.translate(_INNER_QUOTES) for name, one in quoted.items()}
+    cut = {name: one if len(one) <= room else one[: room - 1].rstrip() + "…" for name, one in inside.items()}
     return form.format(**cut)
 
 
@@ -371,12 +388,12 @@ _ACTION = {"zh": "行动语沿用“{action}”", "en": 'Keep the call to action
 _WHY_LEADS = {
     "zh": "人群 {segment_id} 在 {channel} 看到的同类创意（{scenario}）中，“{headline}”（{creative_id}）每千次展示"
     "比其余 {others} 个合计多 {difference:.1f} 次点击 [{low:.1f}, {high:.1f}]（{clicks:,}/{impressions:,} 对 "
-    "{other_clicks:,}/{other_impressions:,}；{confidence:.0%} 区间，按 {compared} 个创意同时比较，每天查看也有效）。"
+    "{other_clicks:,}/{other_impressions:,}；{confidence:.0%} 区间，按 {compared} 个创意同时比较、一年里每天查看计算）。"
     "差别属于整个创意，是商品、文案还是图片所致并不知道。",
     "en": "of the creatives ({scenario}) that {segment_id} is shown on {channel}, “{headline}” ({creative_id}) gets "
     "{difference:.1f} [{low:.1f}, {high:.1f}] clicks per 1,000 impressions more than the {others} others together "
     "({clicks:,} in {impressions:,}, {other_clicks:,} in {other_impressions:,}; {confidence:.0%} interval for "
-    "{compared} creatives compared at once, valid under daily looks). The difference is the whole creative's: whether "
+    "{compared} creatives compared at once and a year of daily looks). The difference is the whole creative's: whether "
     "item, words or picture make it is not known.",
 }
 
@@ -441,7 +458,7 @@ def _leaders(connection: Connection, shop: Shop, day: date, shown: Sequence[Show
     compared = sum(len(one.counts) for one in kinds)
     if not compared:
         return {}
-    alpha = (1 - shop.evaluation.confidence) / compared
+    alpha = (1 - shop.evaluation.confidence) / (compared * PERIODS_A_YEAR)
     found = {}
     for kind in kinds:
         # The clustered interval is never narrower than this one: persons are looked at where it is worth it.
@@ -472,7 +489,7 @@ def _confirmed(
     connection: Connection, day: date, kind: Shown, name: str, *, alpha: float, compared: int
 ) -> Leader | None:
     """The leader with its interval, clustered by user; None: with it the difference may be none."""
-    bound = {"day": day, "since": day - timedelta(days=WINDOW_DAYS), "segment_id": kind.kind[0], "leader": name}
+    bound = {"day": day, "since": since(day), "segment_id": kind.kind[0], "leader": name}
     rows = connection.execute(_PERSONS, bound | {"creatives": sorted(kind.counts)}).all()
     if not rows:
         return None

@@ -116,16 +116,19 @@ class Strategy:
         self.decisions = decisions = approvals.Decisions(connection, shop)
         self.approved = {earlier: decisions.approved(earlier) for earlier in days}
         self.fits = decisions.fits
-        until = day - timedelta(days=1) if made_until is None else made_until
-        self.fresh = [
-            one
-            for creative_id, one in sorted(decisions.contents.items())
-            if creative_id in self.approved[day] and until - timedelta(days=fresh.FRESH_DAYS) < one.day <= until
-        ]
+        self.fresh = self._fresh(day, day - timedelta(days=1) if made_until is None else made_until)
         self._beliefs: dict[date, dict[Key, Belief]] = {}
         due = shop.strategy.change
         is_due = due is not None and day + timedelta(days=1) >= due.valid_from
         self._judged = judge(connection, shop, due) if due is not None and is_due else None
+
+    def _fresh(self, day: date, until: date) -> list[approvals.Content]:
+        """What the plan of ``day`` may bring in without evidence: approved, and made lately, ``until`` at the latest."""
+        return [
+            one
+            for creative_id, one in sorted(self.decisions.contents.items())
+            if creative_id in self.approved[day] and until - timedelta(days=fresh.FRESH_DAYS) < one.day <= until
+        ]
 
     def cells(self, day: date) -> list[Cell]:
         completeness = self.shop.evaluation.completeness_threshold
@@ -195,9 +198,12 @@ class Strategy:
         return tuple(sorted(one for one in out if not self.decisions.is_over(one, self.day)))
 
     def retirement_rows(self) -> list[dict[str, Any]]:
-        """Rows of ``adloom.retirements``: what the plan before could show and what it speaks of is over."""
+        """Rows of ``adloom.retirements``: what ran, or had just entered, and what it speaks of is over."""
         rows = []
-        for creative_id in sorted(self.approved[self.day - timedelta(days=1)] - self.approved[self.day]):
+        before = self.day - timedelta(days=1)
+        ran = {creative_id for cell in self.today.values() for creative_id in cell}
+        ran |= {one.creative_id for one in self._fresh(before, before)}
+        for creative_id in sorted(ran - self.approved[self.day]):
             ending = self.decisions.ending(creative_id, self.day)
             if ending is not None:
                 sentence = wording.retired_sentence(creative_id, ending, self.shop.language)
