@@ -74,7 +74,7 @@ class GanSettings(BaseModel):
     max_minutes: float | None = Field(default=None, gt=0, description="over all attempts together")
     penalty: float = Field(default=1.0, ge=0, description="weight of R1")
     penalty_every: int = Field(default=16, gt=0, description="steps; R1 counts as often more then")
-    category_weight: float = Field(default=0.3, ge=0, description="of the class head beside the GAN's own losses")
+    category_weight: float = Field(default=0.1, ge=0, description="of the class head beside the GAN's own losses")
     smoothing: float = Field(default=0.999, ge=0, lt=1, description="of the averaged weights that paint in the end")
     augment: tuple[gan.Augmentation, ...] | None = Field(
         default=None, description=f"default: all kinds below {MANY_PICTURES:,} pictures, none from there on"
