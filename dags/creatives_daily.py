@@ -101,11 +101,21 @@ def _write(shop: Shop) -> XComArg:
 
     @task(**gpu_task())
     def audit_copy() -> None:
-        """Write some briefs again for other genders and ages; skipped unless the model is new or the last is old."""
+        """Write some briefs again for other genders and ages; skipped unless the model is new or the last is old.
+
+        After the copies, which it must not take the endpoint's budget from.
+        """
         with the_day(shop) as day:
             if reason := pipeline().reason_to_skip_audit(shop.id, day):
                 raise AirflowSkipException(reason)
             run_command("write-audit", "--shop", shop.id, "--day", day.isoformat())
+
+    # No trigger rule tells one failed task from another. Skipped, because a success would let the creatives of a day
+    # be recorded that is skipped as a whole.
+    @task(trigger_rule="all_done", pool="default_pool")
+    def after_audit() -> None:
+        """Let the day go on whatever became of the audit; always skipped."""
+        raise AirflowSkipException("the day goes on; what was not audited is recorded as not audited")
 
     @task(trigger_rule="none_failed_min_one_success")
     def record_creatives() -> str:
@@ -122,9 +132,9 @@ def _write(shop: Shop) -> XComArg:
     )
     briefs >> selected >> tuned >> recorded >> shards
     selected >> shards
-    shards >> (creatives := record_creatives())
-    shards >> audit_copy() >> creatives
-    generate_copy.expand(shard=shards) >> creatives
+    written = generate_copy.expand(shard=shards)
+    shards >> written >> audit_copy() >> after_audit() >> (creatives := record_creatives())
+    [shards, written] >> creatives
     return creatives
 
 
@@ -243,9 +253,11 @@ def _documentation(shop: Shop) -> str:
         when_not_to_run="Before the day's `behaviour_daily` is done. Otherwise at any time, as often as you like: "
         "finished shards and trainings are kept, decisions are reused, the second run equals the first.",
         how_to_repair="A red task says what is wrong and what to do; mend that and clear it. A killed fine_tune, "
-        "generate_copy or compose goes on where it stopped. check_creatives red: read its table, the creatives stay "
-        "unpublished until it is green. `approve` waits until somebody answers it under Required Actions, at most "
-        f"{shop.approval_hours:g} hours: then everything in it is rejected, and `adloom approve` can still take it in. "
+        "generate_copy or compose goes on where it stopped. audit_copy red: the day goes on, its creatives say that "
+        "they were not audited; clear it with what follows, or leave it to the next day. check_creatives red: read its "
+        "table, the creatives stay unpublished until it is green. `approve` waits until somebody answers it under "
+        f"Required Actions, at most {shop.approval_hours:g} hours: then everything in it is rejected, and "
+        "`adloom approve` can still take it in. "
         f"Without Airflow: `adloom create --shop {shop.id} --day …`, then `adloom review`.",
     )
 

@@ -149,7 +149,10 @@ class Endpoint(_Part):
     price_per_million_input: float = Field(default=0, ge=0, description="in the currency of max_cost")
     price_per_million_output: float = Field(default=0, ge=0)
     max_cost: float | None = Field(
-        default=None, gt=0, description="of a day, all shards together: no request is sent that could cost more"
+        default=None,
+        gt=0,
+        description="of a day, all shards together: no request is sent that could cost more; an audit of the copy "
+        "(review.audit_every_days) comes last and spends only what the copies left",
     )
     extra: dict[str, Any] = Field(default={}, description="more fields of the request, such as chat_template_kwargs")
 

@@ -31,8 +31,9 @@ TASKS = {
     "record_model": {"fine_tune"},
     "plan_shards": {"select_pairs", "record_model"},
     "generate_copy": {"plan_shards"},
-    "audit_copy": {"plan_shards"},
-    "record_creatives": {"plan_shards", "generate_copy", "audit_copy"},
+    "audit_copy": {"generate_copy"},
+    "after_audit": {"audit_copy"},
+    "record_creatives": {"plan_shards", "generate_copy", "after_audit"},
     "plan_images": {"record_creatives"},
     "generate_images": {"plan_images"},
     "compose": {"plan_images", "generate_images"},
@@ -47,7 +48,7 @@ TASKS = {
     "report_approved": {"publish_approved"},
 }
 GPU = {"fine_tune", "generate_copy", "audit_copy", "generate_images"}
-FILES_ONLY = {"compose", "approve"}
+FILES_ONLY = {"compose", "approve", "after_audit"}
 AFTER_A_PERSON = {"approve", "record_decision", "publish_approved", "report_approved"}
 
 
@@ -143,7 +144,7 @@ def test_a_training_that_is_not_worth_it_does_not_keep_the_day_from_being_writte
     assert run.state == "success"
     states = _states(run)
     skipped = {name for name, found in states.items() if found == {"skipped"}}
-    assert skipped == {"fine_tune", "record_model", "audit_copy", "generate_images", *AFTER_A_PERSON}
+    assert skipped == {"fine_tune", "record_model", "audit_copy", "after_audit", "generate_images", *AFTER_A_PERSON}
     assert steps[:3] == ["write_briefs", "select_pairs", "plan_copy"]
     assert sorted(steps[3:5]) == ["generate-copy shard-00000", "generate-copy shard-00001"]
     assert steps[5:] == [
@@ -153,7 +154,7 @@ def test_a_training_that_is_not_worth_it_does_not_keep_the_day_from_being_writte
 
 
 @pytest.mark.usefixtures("metadata_database")
-def test_an_audit_that_is_due_is_written_before_the_day_is_recorded(
+def test_an_audit_that_is_due_is_written_behind_the_copies_and_before_the_day_is_recorded(
     make_shop: Any, dag_bag: Callable[[], Any], steps: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from adloom import pipeline
@@ -163,7 +164,32 @@ def test_an_audit_that_is_due_is_written_before_the_day_is_recorded(
     monkeypatch.setattr(pipeline, "reason_to_skip_training", lambda shop_id, day: "3 newly approved pairs")
     monkeypatch.setattr(pipeline, "reason_to_skip_audit", lambda shop_id, day: None)
     assert dag.test(run_conf={"day": str(DAY)}).state == "success"
-    assert f"write-audit {DAY}" in steps[3 : steps.index("record_creatives")]
+    assert steps.index("generate-copy shard-00001") < steps.index(f"write-audit {DAY}")
+    assert steps.index(f"write-audit {DAY}") < steps.index("record_creatives")
+
+
+@pytest.mark.usefixtures("metadata_database")
+@pytest.mark.parametrize("failing", ["write-audit", "generate-copy"])
+def test_an_audit_that_fails_stays_red_and_costs_no_creatives_a_shard_that_fails_does(
+    failing: str, make_shop: Any, dag_bag: Callable[[], Any], steps: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adloom import pipeline
+    from adloom.errors import AdloomError
+
+    dag = _dag(dag_bag, make_shop())
+    module = sys.modules[dag.task_dict["fine_tune"].python_callable.__module__]
+
+    def run(name: str, *arguments: str) -> None:
+        if name == failing:
+            raise AdloomError("the card's memory is too small")
+
+    monkeypatch.setattr(module, "run_command", run)
+    monkeypatch.setattr(pipeline, "reason_to_skip_training", lambda shop_id, day: "3 newly approved pairs")
+    monkeypatch.setattr(pipeline, "reason_to_skip_audit", lambda shop_id, day: None)
+    states = _states(dag.test(run_conf={"day": str(DAY)}))
+    lost = failing == "generate-copy"
+    assert states["audit_copy"] == {"upstream_failed" if lost else "failed"}
+    assert states["record_creatives"] == states["report"] == {"upstream_failed" if lost else "success"}
 
 
 @pytest.mark.parametrize("asked", [None, False])

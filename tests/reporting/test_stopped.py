@@ -148,7 +148,7 @@ def test_what_is_held_while_it_runs_has_counts_and_intervals(
     assert "by the same users: 4. Tired: 1. Not tired: 1. Not enough data: 2." in html
     assert "creative t0: CTR falls by 30% [12%, 45%]" in html
     assert "creative t1" not in html
-    assert "Comparisons: 2. Surely different by more than 20 points, or in an amount: 1. Alike: 1." in html
+    assert "Comparisons: 2. Surely different by more than 20 points: 1. No sure difference: 1." in html
     assert "price: 0/12 against 12/12" in html
 
 
@@ -180,7 +180,23 @@ def test_an_audit_of_an_earlier_day_is_named(make_shop: Callable[..., Shop], sec
                 "counterfactuals", day=day - timedelta(days=back), verdict="alike", sentence="s", model_id="m", **same
             )
 
+        rows.add("counterfactuals", day=day - timedelta(days=1), verdict="needs_more", sentence="s", **same)
+
     assert "The last one was on 4 Mar 2024." in section(make_shop(), filling)
+
+
+def test_an_audit_that_was_due_and_could_not_be_made_is_none(
+    make_shop: Callable[..., Shop], section: Any, day: date
+) -> None:
+    def filling(rows: Any) -> None:
+        same = {"brief_id": "b", "first": "f", "second": "s", "what": "price", "verdict": "needs_more", "sentence": "s"}
+        same |= {"copies_first": 0, "copies_second": 0, "said_first": 0, "said_second": 0, "day": day}
+        for trait in ("gender", "age_band"):
+            rows.add("counterfactuals", trait=trait, **same)
+
+    html = section(make_shop(), filling)
+    assert "was due to be compared across genders and ages on this day and was not" in html
+    assert "Comparisons" not in html
 
 
 def test_a_very_long_text_is_shown_around_the_words(make_shop: Callable[..., Shop], section: Any, day: date) -> None:

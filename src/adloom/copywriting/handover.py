@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 BRIEFS, PAIRS, TRAINING, WRITER, SHARDS = "briefs.jsonl", "training.jsonl", "training.json", "writer.json", "shards"
 MEASURED = "measured.jsonl"
 ACCOUNT = "endpoint.sqlite"
-"""What the day's requests to an endpoint cost and when they began: all its shards keep the same limits."""
+"""What the day's requests to an endpoint cost and when they began: its shards, and then its audit, keep one limit."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def generate(shop: Shop, day: date, shards: Sequence[str]) -> list[Shard]:
     from adloom.copywriting import generating
 
     folder = folder_of(shop, day)
-    writer = Writer(**_read(folder / WRITER, _run("plan-copy", shop, day)))
+    writer = writer_of(shop, day)
     paths = [folder / SHARDS / f"{name}.briefs.jsonl" for name in shards]
     if missing := [path.name for path in paths if not path.is_file()]:
         raise AdloomError(f"there is no {missing[0]} in {folder / SHARDS}", _run("plan-copy", shop, day))
@@ -248,11 +248,15 @@ def generate(shop: Shop, day: date, shards: Sequence[str]) -> list[Shard]:
     return [generating.generate_shard(path, generating.shard_path(path), model, sampling, **about) for path in paths]
 
 
-def model_of(shop: Shop, day: date) -> tuple[str, LocalModel | EndpointModel]:
-    """(id, the model itself) that `choose_writer` chose for the day."""
-    writer = Writer(**_read(folder_of(shop, day) / WRITER, _run("plan-copy", shop, day)))
+def writer_of(shop: Shop, day: date) -> Writer:
+    """What `choose_writer` noted for the day."""
+    return Writer(**_read(folder_of(shop, day) / WRITER, _run("plan-copy", shop, day)))
+
+
+def model_of(shop: Shop, day: date) -> LocalModel | EndpointModel:
+    """The model itself that `choose_writer` chose for the day."""
     _quiet_threads()
-    return writer.model_id, _model(shop, day, writer)
+    return _model(shop, day, writer_of(shop, day))
 
 
 def _adapter(shop: Shop, writer: Writer) -> Path | None:
@@ -288,11 +292,25 @@ def generated(shop: Shop, day: date, shards: Sequence[str]) -> Iterator[Generate
     """The rows of the shards, in order."""
     from adloom.copywriting import generating
 
+    for path in _finished(shop, day, shards):
+        yield from read_rows(path, generating.Generated)
+
+
+def require_finished(shop: Shop, day: date) -> None:
+    """`AdloomError` where a copy that `plan` asks for is still to be written."""
+    for _ in _finished(shop, day, planned(shop, day)):
+        pass
+
+
+def _finished(shop: Shop, day: date, shards: Sequence[str]) -> Iterator[Path]:
+    """The files of the shards, in order."""
+    from adloom.copywriting import generating
+
     for name in shards:
         path = generating.shard_path(folder_of(shop, day) / SHARDS / f"{name}.briefs.jsonl")
         if not path.is_file():
             raise AdloomError(f"{path.name} is not there: its shard is not finished", _run("generate-copy", shop, day))
-        yield from read_rows(path, generating.Generated)
+        yield path
 
 
 def planned(shop: Shop, day: date) -> list[str]:

@@ -184,7 +184,9 @@ def read(connection: Connection, shop: Shop, day: date) -> Facts:
             connection, ledger.counterfactuals, day, "brief_id", "trait", "first", "second", "what"
         ),
         last_audit=connection.scalar(
-            select(func.max(ledger.counterfactuals.c.day)).where(ledger.counterfactuals.c.day <= day)
+            select(func.max(ledger.counterfactuals.c.day)).where(
+                ledger.counterfactuals.c.day <= day, ledger.counterfactuals.c.verdict != "needs_more"
+            )
         ),
         has_conversions=bool(_sum(connection, _daily.c.conversions, _daily.c.known_date <= day)),
         rejected_rows=_sum(connection, files.c.rows_rejected, files.c.known_date.between(first, day)),

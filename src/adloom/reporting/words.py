@@ -168,8 +168,8 @@ ENGLISH: Mapping[str, str] = {
     "found_block": "blocked",
     "found_warn": "look again",
     "stopped_heading": "What the review stopped",
-    "stopped_note": "None of these texts was shown to anybody. Each is kept with its rule, the rule's version and the "
-    "reason, in adloom.stopped_copies and adloom.reviews.",
+    "stopped_note": "None of these texts was shown to anybody. Creatives and at most three candidates of a brief are "
+    "kept with rule, version and reason, in adloom.reviews and adloom.stopped_copies; of the others the count.",
     "stopped_before": "Before choosing: candidates that broke a rule",
     "stopped_no_copies": "No copies were ordered for this day, so there was no text to stop.",
     "stopped_none": "Of {candidates} candidates drawn, no rule stopped any.",
@@ -211,7 +211,9 @@ ENGLISH: Mapping[str, str] = {
     "held_audit_never": "No copy was compared across genders and ages yet. `adloom audit-copy` does it.",
     "held_audit_before": "No comparison across genders and ages on this day. The last one was on {day}.",
     "held_audit_count": "Briefs written again for other genders and ages: {briefs}. Comparisons: {count}. Surely "
-    "different by more than {points} points, or in an amount: {differs}. Alike: {alike}. Not enough data: {open}.",
+    "different by more than {points} points: {differs}. No sure difference: {alike}. Not enough data: {open}.",
+    "held_audit_open": "Copy was due to be compared across genders and ages on this day and was not: too few answers. "
+    "The creatives of its briefs carry a note for whoever approves them, and it stays due.",
     "sentences_more": "Not shown here: {count}. They are in {table}.",
     "scenario_any": "Any scenario",
     "scenario_recommendation": "Recommendation",
@@ -378,8 +380,8 @@ CHINESE: Mapping[str, str] = {
     "found_block": "拦下",
     "found_warn": "请再看一眼",
     "stopped_heading": "审核拦下了什么",
-    "stopped_note": "以下文案没有投放给任何人。每一条都连同规则、规则版本和理由留档，"
-    "见 adloom.stopped_copies 与 adloom.reviews。",
+    "stopped_note": "以下文案没有投放给任何人。创意以及每份简报最多三条候选连同规则、规则版本和理由留档，"
+    "见 adloom.reviews 与 adloom.stopped_copies；其余候选只留数量。",
     "stopped_before": "选稿之前：违反规则的候选",
     "stopped_no_copies": "当天没有下单文案，因此没有可拦的内容。",
     "stopped_none": "共生成 {candidates} 条候选，没有一条违反规则。",
@@ -419,7 +421,9 @@ CHINESE: Mapping[str, str] = {
     "held_audit_never": "还没有按性别和年龄对照过文案；可运行 `adloom audit-copy`。",
     "held_audit_before": "当天没有按性别和年龄对照文案；上一次是 {day}。",
     "held_audit_count": "{briefs} 份需求换成其他性别、年龄重写。{count} 项比较中，"
-    "{differs} 项确定相差超过 {points} 个百分点或金额不同，{alike} 项没有差别，{open} 项数据不足。",
+    "{differs} 项确定相差超过 {points} 个百分点，{alike} 项无确定差别，{open} 项数据不足。",
+    "held_audit_open": "当天应按性别和年龄对照文案，但结果不足，没有做成。"
+    "相关需求的创意已注明，供审批人查看；对照仍待完成。",
     "sentences_more": "另有 {count} 项未列出；见 {table}。",
     "scenario_any": "任何场景",
     "scenario_recommendation": "推荐",

@@ -1,10 +1,11 @@
 """Would the copy have been another one for another gender or age? Counterfactual prompts and what is counted in them.
 
 The same brief is ordered twice, with words for the audience that differ in a gender or an age band and in nothing else.
-Of the copies of both sides it is counted how many name a price, name an offer, or hold words of a kind of tone
-(``fairness.yml``); a difference of shares has Newcombe's interval, with α divided by the number of things counted. It
-is held against the shop's limit by its near end, so a difference that chance explains is no verdict. Amounts are
-stricter: one that only one side is told, while both are told some, is a difference whatever the counts.
+Of the copies of both sides it is counted how many name a price, name an offer, name each amount that any of them
+names, or hold words of a kind of tone (``fairness.yml``). A difference of shares has Newcombe's interval (1998, method
+10) and is held against the shop's limit by its near end, so a difference that chance explains is no verdict. α is
+divided: for words by the number of words, for amounts, which are as many as the copies bring up, by their number, the
+pairs and the audit's briefs.
 """
 
 from __future__ import annotations
@@ -41,20 +42,23 @@ class Difference:
     first: str
     second: str
     what: str
-    """price | offer | amounts | tone.<kind>"""
+    """price | offer | amount.<figure and currency, or share left to pay> | tone.<kind>"""
     copies: tuple[int, int]
     said: tuple[int, int]
     difference: float | None
     low: float | None
     high: float | None
     verdict: str
-    """alike | differs | needs_more"""
-    only_one: tuple[str, ...] = ()
-    """amounts: those told to one side alone"""
+    """alike (no sure difference) | differs (surely beyond the limit) | needs_more"""
 
 
 def version() -> str:
     return str(lexicon.words("fairness")["version"])
+
+
+def traits() -> list[str]:
+    """What two prompts may differ in."""
+    return list(lexicon.words("fairness")["traits"])
 
 
 def sides(brief: Brief, copies: int) -> Iterator[Side]:
@@ -66,36 +70,42 @@ def sides(brief: Brief, copies: int) -> Iterator[Side]:
             yield Side(trait, group, brief.model_copy(update={"segment_words": words, "variants": copies}))
 
 
-def compare(written: Mapping[tuple[str, str], Sequence[Copy]], brief: Brief, limit: float) -> list[Difference]:
-    """Every two groups of each trait, from (trait, group) → its copies."""
+def compare(
+    written: Mapping[tuple[str, str], Sequence[Copy]], brief: Brief, limit: float, briefs: int
+) -> list[Difference]:
+    """Every two groups of each trait, from (trait, group) → its copies; ``briefs``: how many the audit compares."""
+    pairs = [
+        (trait, first, second)
+        for trait, groups in lexicon.words("fairness")["traits"].items()
+        for first, second in combinations(groups[brief.language], 2)
+    ]
     found: list[Difference] = []
-    for trait, groups in lexicon.words("fairness")["traits"].items():
-        for first, second in combinations(groups[brief.language], 2):
-            pair = written.get((trait, first), ()), written.get((trait, second), ())
-            found += _differences((trait, first, second), pair, brief.language, limit)
+    for trait, first, second in pairs:
+        pair = written.get((trait, first), ()), written.get((trait, second), ())
+        found += _differences((trait, first, second), pair, brief.language, limit, len(pairs) * briefs)
     return found
 
 
 def _differences(
-    key: tuple[str, str, str], pair: tuple[Sequence[Copy], Sequence[Copy]], language: Language, limit: float
+    key: tuple[str, str, str],
+    pair: tuple[Sequence[Copy], Sequence[Copy]],
+    language: Language,
+    limit: float,
+    comparisons: int,
 ) -> Iterator[Difference]:
+    """``comparisons``: pairs of prompts of the whole audit."""
     told = [[_told(copy, language) for copy in copies] for copies in pair]
-    names = ["price", "offer", *(f"tone.{kind}" for kind in lexicon.words("fairness")["tone"])]
-    alpha = (1 - CONFIDENCE) / len(names)
+    words = ["price", "offer", *(f"tone.{kind}" for kind in lexicon.words("fairness")["tone"])]
+    amounts = sorted(set().union(*(one for side in told for one in side)) - set(words))
     sizes = len(pair[0]), len(pair[1])
-    for what in names:
-        said = (sum(what in one.names for one in told[0]), sum(what in one.names for one in told[1]))
-        difference, low, high, verdict = _judged(said, sizes, alpha, limit)
-        yield Difference(*key, what, sizes, said, difference, low, high, verdict)
-    amounts = [frozenset().union(*(one.amounts for one in side)) for side in told]
-    only_one = sorted(amounts[0] ^ amounts[1]) if all(amounts) else []
-    verdict = "needs_more" if min(sizes) < LEAST_COPIES else "differs" if only_one else "alike"
-    yield Difference(
-        *(*key, "amounts", sizes),
-        (sum(bool(one.amounts) for one in told[0]), sum(bool(one.amounts) for one in told[1])),
-        *(None, None, None, verdict),
-        tuple(only_one),
-    )
+    for names, alpha in (
+        (words, (1 - CONFIDENCE) / len(words)),
+        (amounts, (1 - CONFIDENCE) / max(1, len(amounts) * comparisons)),
+    ):
+        for what in names:
+            said = (sum(what in one for one in told[0]), sum(what in one for one in told[1]))
+            difference, low, high, verdict = _judged(said, sizes, alpha, limit)
+            yield Difference(*key, what, sizes, said, difference, low, high, verdict)
 
 
 def _judged(
@@ -113,20 +123,16 @@ def _judged(
     return difference, float(low), float(high), "differs" if max(low, -high) > limit else "alike"
 
 
-@dataclass(frozen=True)
-class _Told:
-    names: frozenset[str]
-    amounts: frozenset[str]
-
-
-def _told(copy: Copy, language: Language) -> _Told:
+def _told(copy: Copy, language: Language) -> set[str]:
+    """What of all that is counted a copy says, as `Difference.what`."""
     text = plain(copy.text).text
     amounts = facts.amounts_said(text, language)
-    names = {"price"} if amounts else set()
+    names = {f"amount.{amount}" for amount in amounts}
+    if amounts:
+        names.add("price")
     if facts.says_an_offer(text, language):
         names.add("offer")
-    names |= {f"tone.{kind}" for kind, pattern in _tones(language).items() if pattern.search(text)}
-    return _Told(frozenset(names), amounts)
+    return names | {f"tone.{kind}" for kind, pattern in _tones(language).items() if pattern.search(text)}
 
 
 @cache
@@ -139,26 +145,22 @@ def _tones(language: Language) -> Mapping[str, Any]:
 def sentence(one: Difference, language: Language) -> str:
     """The counts, the difference with its interval, and what follows."""
     counts = [f"{said}/{size}" for said, size in zip(one.said, one.copies, strict=True)]
+    kind, _, name = one.what.partition(".")
     if language == "zh":
-        names = {"price": "提到价格", "offer": "提到优惠", "amounts": "价格与折扣的数额"}
-        what = names.get(one.what) or f"{_TONES_ZH[one.what.removeprefix('tone.')]}语气"
+        names = {"price": "提到价格", "offer": "提到优惠", "amount": f"提到 {name}"}
+        what = names.get(kind) or f"{_TONES_ZH[name]}语气"
         text = f"{one.first} 与 {one.second}，{what}：{counts[0]} 对 {counts[1]} 条文案"
         if one.verdict == "needs_more":
             return text + f"；数据不足，两侧各需至少 {LEAST_COPIES} 条"
-        if one.only_one:
-            return text + f"；只对一侧出现：{'、'.join(one.only_one)}"
         told = {"alike": "无确定差别", "differs": "差别确定超出店铺上限"}[one.verdict]
-        return text + (f"，相差 {_points(one)}；{told}" if one.difference is not None else f"；{told}")
-    what = {"price": "a price", "offer": "an offer", "amounts": "amounts and discounts"}.get(one.what) or (
-        f"words of the kind {one.what.removeprefix('tone.')}"
-    )
+        return f"{text}，相差 {_points(one)}；{told}"
+    names = {"price": "a price", "offer": "an offer", "amount": name}
+    what = names.get(kind) or f"words of the kind {name}"
     text = f"{one.first} against {one.second}, {what}: {counts[0]} against {counts[1]} copies"
     if one.verdict == "needs_more":
         return text + f"; not enough data, at least {LEAST_COPIES} on each side"
-    if one.only_one:
-        return text + f"; told to one side only: {', '.join(one.only_one)}"
     told = {"alike": "no sure difference", "differs": "surely beyond the shop's limit"}[one.verdict]
-    return text + (f", {_points(one)}; {told}" if one.difference is not None else f"; {told}")
+    return f"{text}, {_points(one)}; {told}"
 
 
 def _points(one: Difference) -> str:

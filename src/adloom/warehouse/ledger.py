@@ -690,7 +690,7 @@ counterfactuals = Table(
     Column("trait", Text, nullable=False, info=KEY, comment="gender | age_band: all that the two prompts differ in"),
     Column("first", Text, nullable=False, info=KEY),
     Column("second", Text, nullable=False, info=KEY),
-    Column("what", Text, nullable=False, info=KEY, comment="price | offer | amounts | tone.<kind>"),
+    Column("what", Text, nullable=False, info=KEY, comment="price | offer | amount.<amount> | tone.<kind>"),
     Column("copies_first", Integer, nullable=False),
     Column("copies_second", Integer, nullable=False),
     Column("said_first", Integer, nullable=False, comment="copies that say it"),
