@@ -2,7 +2,8 @@
 
 A text is read several ways, so that a rule cannot be slipped past: normalised (``text.plain``), without what stands
 between letters, with letters that stand in for others read as those. A hit inside a phrase that claims nothing is
-none; one inside an exemption is a finding that warns and says why it passed.
+none; one inside an exemption is a finding that warns and says why it passed. An exemption is read in the text as it
+stands: where its spaces are taken out, the sentence after it would be excused as well.
 """
 
 from __future__ import annotations
@@ -177,11 +178,12 @@ def spot_of(text: Plain, match: re.Match[str]) -> Spot:
 def hits(reading: Reading, rules: RuleSet) -> Iterator[Hit]:
     """What the rules find, by place; words that claim nothing where they stand are left out."""
     found: dict[tuple[str, Spot], Hit] = {}
+    plain, joined = _Phrases(reading.plain), _Phrases(reading.joined)
     for one in rules.rules:
         for text, spot in _spots(reading, one):
-            if _covering(reading, one.not_claims, spot) is not None:
+            if any(some.covering(one.not_claims, spot) is not None for some in (plain, joined)):
                 continue
-            number = _covering(reading, [pattern for pattern, _ in one.exemptions], spot)
+            number = plain.covering([pattern for pattern, _ in one.exemptions], spot)
             exemption = None if number is None else one.exemptions[number][1]
             found.setdefault((one.rule.id, spot), Hit(one.rule, text, spot, exemption))
     yield from sorted(found.values(), key=lambda hit: (hit.spot, hit.rule.id))
@@ -199,15 +201,21 @@ def _spots(reading: Reading, one: Compiled) -> Iterator[tuple[str, Spot]]:
                     yield match[0], spot_of(text, match)
 
 
-def _covering(reading: Reading, patterns: Iterable[re.Pattern[str]], spot: Spot) -> int | None:
-    """Number of the first pattern with a match that holds the whole spot."""
-    for number, pattern in enumerate(patterns):
-        for text in (reading.plain, reading.joined):
-            for match in pattern.finditer(text.text):
-                start, end = spot_of(text, match)
-                if start <= spot[0] and spot[1] <= end:
-                    return number
-    return None
+class _Phrases:
+    """Where patterns match in one text, each looked for once however many hits ask."""
+
+    def __init__(self, text: Plain) -> None:
+        self._text = text
+        self._found: dict[re.Pattern[str], list[Spot]] = {}
+
+    def covering(self, patterns: Iterable[re.Pattern[str]], spot: Spot) -> int | None:
+        """Number of the first pattern with a match that holds the whole spot."""
+        for number, pattern in enumerate(patterns):
+            if pattern not in self._found:
+                self._found[pattern] = [spot_of(self._text, match) for match in pattern.finditer(self._text.text)]
+            if any(start <= spot[0] and spot[1] <= end for start, end in self._found[pattern]):
+                return number
+        return None
 
 
 def parts_of(copy: Copy) -> Iterator[tuple[Part, str]]:
