@@ -241,7 +241,7 @@ def test_create_goes_on_without_the_audit_and_says_so(
         (3, "another", 7, True, None),
         (None, "m", None, True, "the shop asks for no audit"),
         (0, "m", None, True, None),
-        (0, "m", None, False, "the shop asks for no audit"),
+        (0, "m", None, False, None),
         (-2, "m", 7, True, None),
     ],
 )

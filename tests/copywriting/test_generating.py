@@ -277,6 +277,7 @@ def test_what_was_clicked_more_before_is_written_again(tmp_path):
                 impressions=20_000,
                 clicks=clicks,
                 expected=200,
+                information=100,
             )
             for body, clicks in ((clicked, 300), (other, 100))
         ]
@@ -301,8 +302,6 @@ def test_shards_are_planned_and_those_of_an_earlier_plan_removed(tmp_path):
         "shard-00000.copies.jsonl",
         "shard-00000.copies.jsonl.manifest.json",
         "shard-00001.briefs.jsonl",
-        "shard-00001.copies.jsonl",
-        "shard-00001.copies.jsonl.manifest.json",
     ]
     assert plan_shards(written(tmp_path / "none.jsonl", 0), folder, 4) == []
 

@@ -39,14 +39,16 @@ def copy(body: str) -> Copy:
 
 def measured(body: str, impressions: int, clicks: int, **about: str) -> MeasuredCopy:
     content = {"scenario": "recommendation", "language": "en", "text": copy(body).text} | about
-    return MeasuredCopy(impressions=impressions, clicks=clicks, expected=impressions / 100, **content)
+    expected = impressions / 100
+    return MeasuredCopy(
+        impressions=impressions, clicks=clicks, expected=expected, information=0.8 * expected, **content
+    )
 
 
 def test_one_measured_copy_tells_of_the_same_words_what_a_hand_calculation_says() -> None:
     value = Predicted([measured("warm and light", 10_000, 130)])(copy("warm and light"), brief())
-    # An average creative would have had 100 clicks in its slots; the family's own mean leans on that with five clicks.
-    expected = 100 * (130 + 5) / (100 + 5)
-    ratio, noise = math.log(130.5 / (expected + 0.5)), 1 / (expected + 0.5)
+    # 30 clicks more than an average creative's 100, of which 80 are compared; the family's own mean leans on none.
+    ratio, noise = 30 / 80 - 30 / (80 + 5), 1 / 80
     shared = 0.25 * 0.8
     predicted, variance = shared / (0.25 + noise) * ratio, 0.25 - shared**2 / (0.25 + noise)
     assert value == pytest.approx(norm.cdf(predicted / math.sqrt(variance)), abs=1e-9)
@@ -145,6 +147,7 @@ def test_a_day_knows_what_was_measured_by_then_and_nothing_later(connection: Con
     refused = dict.fromkeys(("headline", "body", "call_to_action"))
     connection.execute(insert(ledger.creatives), [_creative("a"), _creative("b"), _creative("c") | refused])
     _show(connection, ("a", "feed", 0, 500, 5), ("b", "feed", -27, 900, 9), ("c", "feed", 0, 700, 7))
+    _show(connection, ("another's", "feed", -27, 900, 9))
     _show(connection, ("a", "feed", -28, 9000, 9), ("a", "feed", 1, 9000, 9))
     found = measured_copies(connection, DAY)
     assert [(one.text.splitlines()[0], one.impressions, one.clicks) for one in found] == [
@@ -179,9 +182,27 @@ def test_a_good_slot_or_day_is_not_taken_for_good_words(connection: Connection) 
 
 
 def test_expected_clicks_are_those_of_an_average_creative_in_the_same_slot(connection: Connection) -> None:
-    connection.execute(insert(ledger.creatives), [_creative("a"), _creative("b")])
-    _show(connection, ("a", "feed", 0, 1000, 30), ("b", "feed", 0, 3000, 30), ("a", "search", 0, 100, 10))
+    connection.execute(insert(ledger.creatives), [_creative("a"), _creative("b"), _creative("c")])
+    _show(connection, ("a", "feed", 0, 1000, 30), ("b", "feed", 0, 3000, 30))
+    _show(connection, ("a", "search", 0, 100, 10), ("c", "search", 1, 100, 10), ("c", "search", -1, 100, 10))
     found = {one.text.splitlines()[0][-1]: one for one in measured_copies(connection, DAY)}
-    # The feed's CTR that day is 60 in 4,000; nobody else was shown in search, whose ten clicks say nothing.
-    assert found["a"].expected == pytest.approx(1000 * 60 / 4000 + 10)
-    assert found["b"].expected == pytest.approx(3000 * 60 / 4000)
+    # The feed's CTR that day is 60 in 4,000. Nobody else was shown in search: clicks there are compared with none.
+    assert (found["a"].clicks, found["a"].expected) == (40, pytest.approx(1000 * 60 / 4000 + 10))
+    assert found["a"].information == pytest.approx(15 * 3 / 4)
+    assert (found["b"].expected, found["b"].information) == (45, pytest.approx(45 / 4))
+    assert "c" not in found
+
+
+def test_what_a_copy_alone_was_clicked_takes_nothing_from_what_it_won_beside_others(connection: Connection) -> None:
+    names = [f"{kind}{number}" for kind in ("soft", "bold") for number in range(6)]
+    bodies = {name: f"A {name[:4]} coat, number {name[4:]}" for name in names}
+    connection.execute(insert(ledger.creatives), [_creative(name, body=bodies[name]) for name in names])
+    asked, said = brief(scenario="social"), copy("A bold coat, number 99")
+    for name in names:
+        _show(connection, (name, "feed", 0, 4000, 120 if name.startswith("bold") else 60))
+    before = Predicted(measured_copies(connection, DAY))(said, asked)
+    for name in names:
+        if name.startswith("bold"):
+            _show(connection, (name, f"banner of {name}", 0, 100_000, 3000))
+    assert Predicted(measured_copies(connection, DAY))(said, asked) == pytest.approx(before)
+    assert before > 0.6

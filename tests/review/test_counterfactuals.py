@@ -124,7 +124,9 @@ def test_an_offer_or_a_tone_for_one_side_only_is_a_difference() -> None:
     told = fairness.sentence(found["tone.cute"], "zh")
     assert "女性用户 与 男性用户，可爱语气：12/12 对 0/12 条文案" in told
     assert "surely beyond the shop's limit" in fairness.sentence(found["offer"], "en")
-    assert judged(copies(*["满300减40"] * 12), copies(*["通勤"] * 12), limit=0.99)["offer"].verdict == "alike"
+    some = copies(*["满300减40"] * 6, *["通勤"] * 6)
+    assert judged(some, copies(*["通勤"] * 12), limit=0.4)["offer"].verdict == "alike"
+    assert judged(copies(*["满300减40"] * 12), copies(*["通勤"] * 12), limit=0.99)["offer"].verdict == "needs_more"
 
 
 def test_few_copies_are_no_verdict_and_a_price_named_less_often_is_none() -> None:

@@ -59,13 +59,14 @@ class Order(_Row):
 def order(connection: Connection, shop: Shop, day: date, model_id: str, *, asked: bool = False) -> Order:
     """Note whether the copy of ``day``, which ``model_id`` writes, is to be audited; ``asked``: somebody wants it.
 
-    A day that was audited stays one, so that running it again ends the same. One on which a trait could not be
-    compared, for any brief, was not.
+    A day that was audited stays one, were it in part, so that running it again ends the same. For later days one on
+    which a trait could not be compared, for any brief, was no audit.
     """
     known = ledger.counterfactuals.c
+    is_audited = connection.execute(select(known.day).where(known.day == day).limit(1)).first() is not None
     last = connection.execute(
         select(known.day, func.max(known.model_id).label("model_id"))
-        .where(known.day <= day, known.verdict != "needs_more")
+        .where(known.day < day, known.verdict != "needs_more")
         .group_by(known.day)
         .having(func.count(known.trait.distinct()) == len(fairness.traits()))
         .order_by(known.day.desc())
@@ -73,7 +74,7 @@ def order(connection: Connection, shop: Shop, day: date, model_id: str, *, asked
     ).one_or_none()
     every = shop.review.audit_every_days
     reason = None
-    if asked or (last is not None and last.day == day):
+    if asked or is_audited:
         pass
     elif every is None:
         reason = "the shop asks for no audit (review.audit_every_days)"

@@ -223,14 +223,18 @@ def seed_of(brief: Brief, number: int = 0) -> int:
 def plan_shards(briefs_path: Path, folder: Path, size: int) -> list[Path]:
     """Cut a file of briefs into files of ``size`` briefs in ``folder``, one per mapped task; their paths, in order.
 
-    Files of an earlier plan that this one does not have are removed.
+    Files of an earlier plan that this one does not have are removed, and copies of other briefs than this one's.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = read_rows(briefs_path, Brief)
     planned: list[Path] = []
     while page := list(islice(rows, size)):
         path = folder / f"shard-{len(planned):05d}.briefs.jsonl"
+        before = _file_digest(path) if path.is_file() else None
         write_rows(path, page)
+        if before != _file_digest(path):
+            for stale in folder.glob(f"{shard_path(path).name}*"):
+                stale.unlink()
         planned.append(path)
     for path in folder.glob("shard-*.*"):
         if folder / f"{path.name.split('.')[0]}.briefs.jsonl" not in planned:

@@ -1,11 +1,12 @@
 """How a copy that was never shown is expected to be clicked, from how similar copies were clicked.
 
 A copy's clicks are compared with those an average creative got in the same segments, placements and days: a good slot
-or a great day says nothing about words. The log ratios of copies of one scenario and language are taken as a Gaussian
+or a great day says nothing about words. The log ratio is Peto's, observed less expected clicks over their variance
+(Yusuf et al. 1985): the copy's own impressions are among those of the slot, so where it had nearly all of them little
+is known, and nothing where it had all. The log ratios of copies of one scenario and language are taken as a Gaussian
 process over texts (Rasmussen and Williams 2006, section 2.2): two copies are correlated as far as their texts share
-pieces, and a copy's own ratio is known as well as its clicks allow. A new copy's value is the probability that it is
-clicked more often than its scenario's mean. Without measured copies, or far from all of them, that is one half for
-every candidate, and the rest of the score decides.
+pieces. A new copy's value is the probability that it is clicked more often than its scenario's mean. Without measured
+copies, or far from all of them, that is one half for every candidate, and the rest of the score decides.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from sqlalchemy import Connection, select, text
 
 from adloom.copywriting.ranking import pieces
 from adloom.creative import Brief, Copy, Language, Scenario, _Row
-from adloom.strategy.posterior import USUAL_SPREAD, shrunk_rate
+from adloom.strategy.posterior import USUAL_SPREAD
 from adloom.warehouse import ledger
 
 WINDOW_DAYS = 28
@@ -32,6 +33,9 @@ MOST = 300
 UNEXPLAINED = 0.2
 """Share of the CTRs' variance that no text explains (picture, audience, day): even the same words say no more."""
 
+
+PRIOR_CLICKS = 5
+"""With so many clicks that can be compared a family's own mean is believed by half."""
 
 _SHOWN = text(
     """
@@ -43,23 +47,24 @@ _SHOWN = text(
         group by all
     ),
     compared as (
-        select creative_id, impressions, clicks,
+        select creative_id, impressions, clicks, sum(impressions) over slot as shown,
             impressions * sum(clicks) over slot / nullif(sum(impressions) over slot, 0) as expected
         from cells
         window slot as (partition by segment_id, placement, impression_date)
     )
     select creative_id, sum(impressions)::bigint as impressions, sum(clicks)::bigint as clicks,
-        round(fsum(expected), 6) as expected
+        round(fsum(expected), 6) as expected, round(fsum(expected * (1 - impressions / shown)), 6) as information
     from compared
+    where shown > 0
     group by creative_id
-    having sum(impressions) > 0
+    having information > 0
     order by sum(impressions) desc, creative_id
     """
 )
 
 
 class MeasuredCopy(_Row):
-    """A copy that was shown, and what came of it in the last `WINDOW_DAYS` days."""
+    """A copy that was shown beside others, and what came of it in the last `WINDOW_DAYS` days."""
 
     scenario: Scenario
     language: Language
@@ -67,6 +72,7 @@ class MeasuredCopy(_Row):
     impressions: int = Field(gt=0)
     clicks: int = Field(ge=0)
     expected: float = Field(ge=0, description="clicks of an average creative in its segments, placements and days")
+    information: float = Field(gt=0, description="of expected clicks, those that others' impressions are compared with")
 
 
 def measured_copies(connection: Connection, day: date) -> list[MeasuredCopy]:
@@ -96,6 +102,7 @@ def measured_copies(connection: Connection, day: date) -> list[MeasuredCopy]:
                 impressions=shown.impressions,
                 clicks=shown.clicks,
                 expected=shown.expected,
+                information=shown.information,
             )
         )
     return [one for key in sorted(found) for one in found[key]]
@@ -121,13 +128,11 @@ class _Family:
 
     def __init__(self, measured: Sequence[MeasuredCopy]) -> None:
         self._texts = [pieces(one.text) for one in measured]
-        clicks = np.array([one.clicks for one in measured], dtype=np.float64)
-        expected = np.array([one.expected for one in measured], dtype=np.float64)
+        more = np.array([one.clicks - one.expected for one in measured], dtype=np.float64)
+        information = np.array([one.information for one in measured], dtype=np.float64)
         # The average of a slot counts copies of other scenarios too: what is left of it is the family's own mean.
-        expected *= float(shrunk_rate(clicks.sum(), expected.sum(), 1.0))
-        # A count's log with the half that keeps no clicks finite; its variance is one over what was expected.
-        self._ratios = np.log((clicks + 0.5) / (expected + 0.5))
-        self._noise = 1 / (expected + 0.5)
+        self._ratios = more / information - more.sum() / (information.sum() + PRIOR_CLICKS)
+        self._noise = 1 / information
         self._variance = USUAL_SPREAD**2
 
     @cached_property

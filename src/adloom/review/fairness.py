@@ -20,8 +20,6 @@ from adloom.creative import Brief, Copy, Language
 from adloom.review import facts, lexicon
 from adloom.review.text import plain
 
-LEAST_COPIES = 6
-"""On each side, below which nothing is said."""
 CONFIDENCE = 0.95
 
 
@@ -112,15 +110,21 @@ def _judged(
     said: tuple[int, int], sizes: tuple[int, int], alpha: float, limit: float
 ) -> tuple[float | None, float | None, float | None, str]:
     """(difference, low, high, verdict) of two shares."""
-    if min(sizes) < LEAST_COPIES:
+    # Where even all against none would be no sure difference, nothing can be said of any.
+    if not all(sizes) or _interval((sizes[0], 0), sizes, alpha)[0] <= limit:
         return None, None, None, "needs_more"
+    low, high = _interval(said, sizes, alpha)
+    difference = said[0] / sizes[0] - said[1] / sizes[1]
+    return difference, low, high, "differs" if max(low, -high) > limit else "alike"
+
+
+def _interval(said: tuple[int, int], sizes: tuple[int, int], alpha: float) -> tuple[float, float]:
     from statsmodels.stats.proportion import confint_proportions_2indep
 
-    difference = said[0] / sizes[0] - said[1] / sizes[1]
     low, high = confint_proportions_2indep(
         said[0], sizes[0], said[1], sizes[1], method="newcomb", compare="diff", alpha=alpha
     )
-    return difference, float(low), float(high), "differs" if max(low, -high) > limit else "alike"
+    return float(low), float(high)
 
 
 def _told(copy: Copy, language: Language) -> set[str]:
@@ -151,14 +155,14 @@ def sentence(one: Difference, language: Language) -> str:
         what = names.get(kind) or f"{_TONES_ZH[name]}语气"
         text = f"{one.first} 与 {one.second}，{what}：{counts[0]} 对 {counts[1]} 条文案"
         if one.verdict == "needs_more":
-            return text + f"；数据不足，两侧各需至少 {LEAST_COPIES} 条"
+            return text + "；文案太少，按店铺上限无法判断"
         told = {"alike": "无确定差别", "differs": "差别确定超出店铺上限"}[one.verdict]
         return f"{text}，相差 {_points(one)}；{told}"
     names = {"price": "a price", "offer": "an offer", "amount": name}
     what = names.get(kind) or f"words of the kind {name}"
     text = f"{one.first} against {one.second}, {what}: {counts[0]} against {counts[1]} copies"
     if one.verdict == "needs_more":
-        return text + f"; not enough data, at least {LEAST_COPIES} on each side"
+        return text + "; not enough data, too few copies for the shop's limit"
     told = {"alike": "no sure difference", "differs": "surely beyond the shop's limit"}[one.verdict]
     return f"{text}, {_points(one)}; {told}"
 

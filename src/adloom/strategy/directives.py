@@ -116,7 +116,7 @@ class Written:
 
 @dataclass
 class Shown:
-    """What a segment was shown of one kind, as long as evidence goes back: creative → stratum → (impressions, clicks)."""
+    """What a segment was shown of one kind in the evidence: creative → stratum → (impressions, clicks)."""
 
     kind: Kind
     counts: dict[str, dict[Stratum, tuple[int, int]]] = field(default_factory=lambda: defaultdict(dict))
@@ -257,9 +257,7 @@ def _written(connection: Connection, shop: Shop, day: date, decisions: Decisions
     if connection.execute(select(made.c.creative_id).where(made.c.day <= day).limit(1)).first() is None:
         return {}
     daily = _daily.c
-    shown = select(daily.creative_id).where(
-        daily.known_date <= day, daily.impression_date > since(day)
-    )
+    shown = select(daily.creative_id).where(daily.known_date <= day, daily.impression_date > since(day))
     own_brief = and_(briefs.c.day == made.c.day, briefs.c.brief_id == made.c.brief_id)
     rows = connection.execute(
         select(made, briefs.c.content)
@@ -388,8 +386,8 @@ _ACTION = {"zh": "行动语沿用“{action}”", "en": 'Keep the call to action
 _WHY_LEADS = {
     "zh": "人群 {segment_id} 在 {channel} 看到的同类创意（{scenario}）中，“{headline}”（{creative_id}）每千次展示"
     "比其余 {others} 个合计多 {difference:.1f} 次点击 [{low:.1f}, {high:.1f}]（{clicks:,}/{impressions:,} 对 "
-    "{other_clicks:,}/{other_impressions:,}；{confidence:.0%} 区间，按 {compared} 个创意同时比较、一年里每天查看计算）。"
-    "差别属于整个创意，是商品、文案还是图片所致并不知道。",
+    "{other_clicks:,}/{other_impressions:,}；{confidence:.0%} 区间，按 {compared} 个创意同时比较、一年里"
+    "每天查看计算）。差别属于整个创意，是商品、文案还是图片所致并不知道。",
     "en": "of the creatives ({scenario}) that {segment_id} is shown on {channel}, “{headline}” ({creative_id}) gets "
     "{difference:.1f} [{low:.1f}, {high:.1f}] clicks per 1,000 impressions more than the {others} others together "
     "({clicks:,} in {impressions:,}, {other_clicks:,} in {other_impressions:,}; {confidence:.0%} interval for "

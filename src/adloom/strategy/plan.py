@@ -123,7 +123,7 @@ class Strategy:
         self._judged = judge(connection, shop, due) if due is not None and is_due else None
 
     def _fresh(self, day: date, until: date) -> list[approvals.Content]:
-        """What the plan of ``day`` may bring in without evidence: approved, and made lately, ``until`` at the latest."""
+        """What the plan of ``day`` may bring in without evidence: approved, and made lately, at last on ``until``."""
         return [
             one
             for creative_id, one in sorted(self.decisions.contents.items())
