@@ -511,7 +511,7 @@ def test_a_day_of_the_simulated_shop_ends_in_the_report(
     run = dag.test(run_conf={"day": str(DAY)})
     assert run.state == "success"
     # Nothing can be used, so there is nothing to draw, to ask about or to publish: the plan that is live stays.
-    skipped = {"generate_images", "compose", *AFTER_A_PERSON}
+    skipped = {"after_audit", "generate_images", "compose", *AFTER_A_PERSON}
     assert _states(run) == {name: {"skipped" if name in skipped else "success"} for name in TASKS}
     with warehouse(shop) as engine, engine.connect() as connection:
         creatives = connection.execute(select(ledger.creatives)).all()
